@@ -1,0 +1,81 @@
+# `make demo` shows the program at work, `make test` runs every test. Both fetch and build what they need.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+# The real control plane of the lab, built once per version from the modules that test/parts names.
+PARTS_HASH := $(shell cat test/parts/go.mod test/parts/go.sum | sha256sum | cut -c1-16)
+PARTS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/parts/$(PARTS_HASH)
+KUBERNETES  = $(shell cd test/parts && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+
+# Commands that the tests call, and the Debian package that brings each.
+TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6
+
+export KUBE_VIP_LAB_PARTS ?= $(PARTS)
+export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
+
+.PHONY: build
+build: ## the program: one static binary, bin/kube-vip
+	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/kube-vip ./cmd/kube-vip
+
+.PHONY: parts
+parts: $(PARTS)/etcd $(PARTS)/kube-apiserver $(PARTS)/kubeadm ## etcd, kube-apiserver and kubeadm for the lab; minutes when built for the first time
+
+$(PARTS)/etcd:
+	@echo "building etcd (cached in $(PARTS))"
+	mkdir -p $(PARTS)
+	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@.new.$$$$ go.etcd.io/etcd/server/v3 && mv $@.new.$$$$ $@
+
+$(PARTS)/kube-apiserver $(PARTS)/kubeadm:
+	@echo "building $(@F) $(KUBERNETES) (cached in $(PARTS)); the first time takes about five minutes on two cores"
+	mkdir -p $(PARTS)
+	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
+	  -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES:v%=%))) \
+	  -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES:v%=%)))" \
+	  -o $@.new.$$$$ k8s.io/kubernetes/cmd/$(@F) && mv $@.new.$$$$ $@
+
+.PHONY: tools
+tools: ## the Debian packages that the tests call: installed as root, else named
+	@missing=(); for t in $(TOOLS); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${t%%:*}" >/dev/null || missing+=("$${t#*:}"); done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $${missing[*]}"; apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	else \
+	  echo "the tests need packages that are not installed; as root: apt-get install $${missing[*]}" >&2; exit 1; \
+	fi
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck with all its checks
+	@files=$$(gofmt -l cmd pkg test); if [ -n "$$files" ]; then echo "gofmt these files: $$files" >&2; exit 1; fi
+	go vet ./...
+	cd test/tools && go build -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck -checks all ./...
+
+.PHONY: test
+test: build parts tools ## every test; the lab's packages run one after another, for they measure time
+	@rc=0; \
+	go test -count=1 -timeout 40m $$(go list ./... | grep -v '/test/') || rc=1; \
+	go test -count=1 -timeout 40m -p 1 ./test/... || rc=1; \
+	exit $$rc
+
+.PHONY: test-short
+test-short: ## what needs neither privilege nor a control plane
+	go test -count=1 -short $$(go list ./... | grep -v '/test/') ./test/house
+
+.PHONY: demo
+demo: build parts ## three nodes, one VIP, four ways to lose its holder; DEMOFLAGS=--help says what else
+	@go build -o bin/demo ./test/demo
+	@exec bin/demo $(DEMOFLAGS)
+
+.PHONY: bench
+bench: TOOLS += curl:curl
+bench: build parts tools ## our gaps beside keepalived's, written to docs/benchmarks.md; BENCHFLAGS=-quick for a trial
+	@go build -o bin/bench ./test/bench
+	@exec bin/bench $(BENCHFLAGS)
+
+.PHONY: clean
+clean: ## removes bin/; the parts stay in the cache
+	rm -rf bin
