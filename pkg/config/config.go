@@ -1,0 +1,150 @@
+// Package config is kube-vip's one table of settings and the Config that it fills.
+//
+// A Setting is one row of Settings: its flag, its environment variables (older spellings included), its key
+// in the config file, default, usage and the one typed field of Config that it binds to. Everything else
+// ranges over the rows: flags, layering (flag > environment > file > default), validation, the environment
+// of generated manifests, `kube-vip config` and docs/settings.md.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is what a kube-vip instance was asked to do. Every exported leaf is set by exactly one Setting.
+type Config struct {
+	Log          Log
+	Node         Node
+	Kubernetes   Kubernetes
+	Network      Network
+	ControlPlane ControlPlane
+	Election     Election
+	ARP          ARP
+	BGP          BGP
+	Observe      Observe
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// Level is a slog level: -4 debug, 0 info, 4 warn, 8 error.
+	Level int
+	// Format is "text" or "json".
+	Format string
+}
+
+// Node is this instance's place in the cluster.
+type Node struct {
+	// Name is the Lease identity; empty means the host's name. Always lower case.
+	Name string
+	// Instance tells two instances on one node apart.
+	Instance string
+}
+
+// Kubernetes is where the API is found and what is used there.
+type Kubernetes struct {
+	// Namespace holds the Leases.
+	Namespace string
+	// ConfigFile is the kubeconfig.
+	ConfigFile string
+	// Address, when set, is the only API server that is dialled (host, host:port or URL).
+	Address string
+}
+
+// Network is how an address is put on this node.
+type Network struct {
+	// Interface carries the VIPs; empty means the one whose subnet holds the VIP, else the default route's.
+	Interface string
+	// AllowInterfaceNotUp lets a VIP be held on an interface that is not operationally up.
+	AllowInterfaceNotUp bool
+	// LoopbackGlobalScope gives addresses on lo the global scope in place of host scope.
+	LoopbackGlobalScope bool
+	// Subnet is the prefix length of VIPs, "32", "128" or "32,128"; empty means /32 and /128.
+	// Bits says what it means for one address.
+	Subnet string
+	// DNSMode chooses among the addresses of a DNS name: first, ipv4, ipv6 or dual.
+	DNSMode string
+}
+
+// ControlPlane is the VIP of the API server.
+type ControlPlane struct {
+	Enable bool
+	// Addresses are IP addresses or DNS names, in the order in which they were given.
+	Addresses []string
+	// Port is the API server's.
+	Port   uint16
+	Health Health
+}
+
+// Health is how the local API server is judged.
+type Health struct {
+	Enable bool
+	// Address is an http or https URL asked in place of the local API server's /livez.
+	Address string
+	Period  time.Duration
+	Timeout time.Duration
+	// FailureThreshold failures in a row make it unhealthy, SuccessThreshold successes make it healthy again.
+	FailureThreshold int
+	SuccessThreshold int
+	// CAPath is a PEM file trusted beside the kubeconfig's CA.
+	CAPath string
+}
+
+// Election is the Lease of the control-plane VIPs.
+type Election struct {
+	Enable bool
+	// LeaseName is "name" or "namespace/name".
+	LeaseName     string
+	LeaseDuration time.Duration
+	RenewDeadline time.Duration
+	RetryPeriod   time.Duration
+	// LeaseAnnotations are written to the Lease when we hold it.
+	LeaseAnnotations map[string]string
+}
+
+// ARP is gratuitous ARP and unsolicited Neighbor Advertisement.
+type ARP struct {
+	Enable bool
+	// Rate is the time between two announcements of a VIP that is held. At least 500 ms.
+	Rate time.Duration
+}
+
+// BGP is what a BGP speaker needs; it is rendered into manifests, and running it is a later capability.
+type BGP struct {
+	Enable              bool
+	AttachIPToInterface bool
+	RouterID            netip.Addr
+	RouterInterface     string
+	AS                  uint32
+	// Peers is the comma list of addr:AS[:password[:multihop[:port[:mpbgp[:bfd]]]]] as it was written.
+	Peers             string
+	PeerAddress       string
+	PeerAS            uint32
+	PeerPassword      string
+	Multihop          bool
+	SourceInterface   string
+	SourceIP          netip.Addr
+	HoldTime          time.Duration
+	KeepaliveInterval time.Duration
+	// Annotations is the prefix of the node annotations that hold the AS and the peers; empty means none.
+	Annotations string
+}
+
+// Observe is what the instance shows of itself. Nothing listens beyond loopback unless asked.
+type Observe struct {
+	// PrometheusServer is the listen address of /metrics; empty turns it off.
+	PrometheusServer string
+	// HealthCheckPort is the loopback port of /healthz and /readyz; 0 turns it off.
+	HealthCheckPort int
+}
+
+// Bits is the prefix length of a VIP on its interface: what Subnet says for the family of the address, else that of a single host.
+func (n Network) Bits(a netip.Addr) int {
+	four, six, err := parseSubnet(n.Subnet)
+	switch {
+	case err == nil && a.Is4() && four > 0:
+		return four
+	case err == nil && !a.Is4() && six > 0:
+		return six
+	}
+	return a.BitLen()
+}

@@ -1,0 +1,334 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func parseAddresses(s string) ([]string, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, nil
+	}
+	var list []string
+	var errs []error
+	for part := range strings.SplitSeq(s, ",") {
+		one, err := parseAddress(strings.TrimSpace(part))
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case slices.Contains(list, one):
+			errs = append(errs, fmt.Errorf("%q is given twice", one))
+		default:
+			list = append(list, one)
+		}
+	}
+	return list, oneLine(errs)
+}
+
+// parseAddress accepts what can be a VIP: an address that can be someone's, or a DNS name of one.
+func parseAddress(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("there is an empty entry in the list of addresses")
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return parseName(s)
+	}
+	no := func(why string) (string, error) { return "", fmt.Errorf("%q cannot be a VIP: %s", s, why) }
+	switch {
+	case a.Zone() != "":
+		return no("write it without %" + a.Zone() + " and set the interface")
+	case a.Is4In6():
+		return no("write it as " + a.Unmap().String())
+	case a.IsUnspecified():
+		return no("it is the unspecified address (addresses from DHCP are not supported yet by this version)")
+	case a.IsLoopback():
+		return no("it is a loopback address")
+	case a.IsMulticast():
+		return no("it is a multicast address")
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return no("it is the broadcast address")
+	case a.Is4() && a.As4()[0] == 0:
+		return no("it is in 0.0.0.0/8")
+	}
+	return a.String(), nil
+}
+
+// parseName accepts a DNS host name (RFC 1123 section 2.1). A last label of digits is a mistyped address (RFC 3696 section 2).
+func parseName(s string) (string, error) {
+	name := strings.ToLower(strings.TrimSuffix(s, "."))
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return "", fmt.Errorf("%q is not an address: write %s, and the prefix length as --vipSubnet (env vip_subnet)", s, p.Addr())
+	}
+	if h, port, err := net.SplitHostPort(s); err == nil && h != "" {
+		return "", fmt.Errorf("%q is not an address: write %s, and the port as --port=%s (env port)", s, h, port)
+	}
+	if strings.HasPrefix(s, "[") {
+		return "", fmt.Errorf("%q is not an address: write it without brackets", s)
+	}
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if !isSubdomain(name) || last == "" || strings.Trim(last, "0123456789") == "" {
+		return "", fmt.Errorf("%q is neither an IP address nor a DNS name", s)
+	}
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return "", fmt.Errorf("%q cannot be a VIP: it names the loopback address", s)
+	}
+	return name, nil
+}
+
+// isSubdomain tells whether s is what Kubernetes takes as the name of an object (RFC 1123 subdomain).
+func isSubdomain(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if !isLabel(label) {
+			return false
+		}
+	}
+	return true
+}
+
+// isLabel tells whether s is a DNS label in lower case.
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+func parseAnnotations(s string) (map[string]string, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, nil
+	}
+	var m map[string]string
+	if err := json.Unmarshal([]byte(s), &m); err != nil {
+		return nil, fmt.Errorf(`not a JSON object of strings such as {"team":"net"}: %w`, err)
+	}
+	var errs []error
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if !isQualifiedName(k) {
+			errs = append(errs, fmt.Errorf("%q is not the name of an annotation", k))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, oneLine(errs)
+	}
+	if len(m) == 0 {
+		return nil, nil
+	}
+	return m, nil
+}
+
+// isQualifiedName tells whether s is [DNS-prefix/]name, as Kubernetes wants the keys of annotations.
+func isQualifiedName(s string) bool {
+	prefix, name, found := strings.Cut(s, "/")
+	if !found {
+		name = s
+	} else if !isSubdomain(strings.ToLower(prefix)) {
+		return false
+	}
+	const alnum = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	return name != "" && len(name) <= 63 && strings.Trim(name, alnum+"-_.") == "" &&
+		strings.Contains(alnum, name[:1]) && strings.Contains(alnum, name[len(name)-1:])
+}
+
+// parseSubnet returns the prefix length for each family, 0 where none is given. One length of at most 32 is for IPv4,
+// a longer one for IPv6: no one number is right for both.
+func parseSubnet(s string) (four, six int, err error) {
+	in := strings.TrimSpace(s)
+	if in == "" {
+		return 0, 0, nil
+	}
+	if strings.EqualFold(in, "auto") {
+		return 0, 0, fmt.Errorf("%q is for Services, which are not supported yet by this version; want a prefix length such as 32", s)
+	}
+	bad := fmt.Errorf(`%q is not a prefix length: want one for IPv4 ("32"), one for IPv6 ("128") or both ("32,128")`, s)
+	length := func(part string) (int, bool) {
+		n, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(part), "/"), 10, 8)
+		return int(n), err == nil && n >= 1 && n <= 128
+	}
+	first, second, two := strings.Cut(in, ",")
+	n, ok := length(first)
+	if !ok {
+		return 0, 0, bad
+	}
+	if !two {
+		if n <= 32 {
+			return n, 0, nil
+		}
+		return 0, n, nil
+	}
+	m, ok := length(second)
+	if !ok {
+		return 0, 0, bad
+	}
+	if n > 32 {
+		return 0, 0, fmt.Errorf(`%q: the length for IPv4 comes first, as in "32,128"`, s)
+	}
+	return n, m, nil
+}
+
+func formatSubnet(four, six int) string {
+	switch {
+	case four == 0 && six == 0:
+		return ""
+	case six == 0:
+		return strconv.Itoa(four)
+	case four == 0 && six > 32:
+		return strconv.Itoa(six)
+	}
+	return strconv.Itoa(four) + "," + strconv.Itoa(six)
+}
+
+// interfaceName accepts what the kernel takes as the name of a link (dev_valid_name, IFNAMSIZ), or nothing.
+func interfaceName(s string) error {
+	switch {
+	case s == "":
+		return nil
+	case len(s) > 15:
+		return fmt.Errorf("%q is not the name of an interface: it is longer than 15 bytes", s)
+	case s == "." || s == ".." || strings.ContainsAny(s, "/: \t\r\n\v\f"):
+		return fmt.Errorf("%q is not the name of an interface", s)
+	}
+	return nil
+}
+
+func oneOf(values []string) func(string) error {
+	return func(s string) error {
+		if slices.Contains(values, s) {
+			return nil
+		}
+		return fmt.Errorf("%q is not one of %s", s, strings.Join(values, ", "))
+	}
+}
+
+func namespaceName(s string) error {
+	if !isLabel(s) {
+		return fmt.Errorf("%q is not the name of a namespace", s)
+	}
+	return nil
+}
+
+func nodeName(s string) error {
+	if s != "" && !isSubdomain(s) {
+		return fmt.Errorf("%q is not the name of a node: want letters, digits, '-' and '.'", s)
+	}
+	return nil
+}
+
+// leaseName accepts "name" and "namespace/name".
+func leaseName(s string) error {
+	ns, name, found := strings.Cut(s, "/")
+	if !found {
+		ns, name = "kube-system", s
+	}
+	if !isLabel(ns) || !isSubdomain(name) {
+		return fmt.Errorf("%q is not the name of a Lease: want name or namespace/name, in lower-case letters, digits, '-' and '.'", s)
+	}
+	return nil
+}
+
+func instanceName(s string) error {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	if len(s) > 243 || strings.Trim(s, allowed) != "" {
+		return fmt.Errorf("%q is not a name of an instance: want at most 243 of A-Z a-z 0-9 . _ -", s)
+	}
+	return nil
+}
+
+// apiAddress accepts what can stand for an API server: host, host:port or URL; or nothing.
+func apiAddress(s string) error {
+	if s == "" {
+		return nil
+	}
+	if i := strings.LastIndex(s, "@"); i >= 0 { // before it is a user, and maybe a password
+		return fmt.Errorf("%q has a user before the @: want host, host:port or https://host:port", "***"+s[i:])
+	}
+	bad := fmt.Errorf("%q is not the address of an API server: want host, host:port or https://host:port", s)
+	if strings.Contains(s, "://") {
+		return webURL(s)
+	}
+	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return nil
+	}
+	host := s
+	if h, port, err := net.SplitHostPort(s); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return bad
+		}
+		host = h
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !isSubdomain(strings.ToLower(host)) {
+		return bad
+	}
+	return nil
+}
+
+// webURL accepts an http or https URL, or nothing.
+func webURL(s string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return fmt.Errorf("%q is not a URL: want http://host:port/path or https://host:port/path", s)
+	}
+	return nil
+}
+
+// listenAddress accepts host:port with the host left out for all addresses, or nothing.
+func listenAddress(s string) error {
+	if s == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err == nil && host != "" {
+		if _, notIP := netip.ParseAddr(host); notIP != nil && !isSubdomain(strings.ToLower(host)) {
+			err = notIP
+		}
+	}
+	if err != nil {
+		return fmt.Errorf(`%q is not an address to listen on: want host:port such as 127.0.0.1:2112, :2112 for all addresses, or "" for off`, s)
+	}
+	return nil
+}
+
+// oneLine joins errors into one that takes a single line.
+func oneLine(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// hostOrIP accepts an IP address or a host name, or nothing.
+func hostOrIP(s string) error {
+	if _, err := netip.ParseAddr(s); s != "" && err != nil && !isSubdomain(strings.ToLower(s)) {
+		return fmt.Errorf("%q is neither an IP address nor a host name", s)
+	}
+	return nil
+}
+
+// annotationPrefix accepts the part of an annotation's key before the slash, or nothing.
+func annotationPrefix(s string) error {
+	if s != "" && !isSubdomain(s) {
+		return fmt.Errorf("%q is not the prefix of annotations: want a DNS name such as metal.equinix.com", s)
+	}
+	return nil
+}
