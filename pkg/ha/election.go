@@ -1,0 +1,383 @@
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+)
+
+const (
+	// stopDeadline bounds the time that taking the addresses off and giving the Lease up may take when we are
+	// told to stop. After it the Lease is left to expire.
+	stopDeadline = 3 * time.Second
+	// releaseTimeout bounds one try to give the Lease up.
+	releaseTimeout = time.Second
+	// revokeRetry is the time between two tries when addresses could not be taken off.
+	revokeRetry = 500 * time.Millisecond
+	// healthWait is how long a candidate waits for the first word on this node's health.
+	healthWait = 3 * time.Second
+)
+
+// A Granter holds what a mandate is for. Grant may be called again with a later time. Revoke takes effect when
+// it returns; off then waits until everything under the mandate is gone from this node. Neither blocks, and off
+// ends with its context.
+type Granter interface {
+	Grant(mandate string, until time.Time)
+	Revoke(mandate string) (off func(context.Context) error)
+}
+
+// Options configure an Election. Every field without "may" in its comment is required.
+type Options struct {
+	Namespace string
+	// Name is the Lease's, and the mandate's: no two Elections of a process share it.
+	Name     string
+	Identity string // of this instance: the node's name
+	Timing   Timing
+	// Annotations are written to the Lease while it is ours; may be nil.
+	Annotations map[string]string
+	// Renewals and Watches are the same Leases by different clients, so that a renewal never waits behind a watch.
+	Renewals coordinationclient.LeasesGetter
+	Watches  coordinationclient.LeasesGetter
+	Granter  Granter
+	// Members says whether another member is healthy; may be nil.
+	Members *Members
+	// AwaitHealth keeps this instance from taking the Lease, for a moment, until the first SetHealth. A Lease that
+	// is ours from an earlier life is carried on with at once. Without it the instance may be healthy from the start.
+	AwaitHealth bool
+	// Led is called when this instance becomes or ceases to be the holder; may be nil. It must not block.
+	Led func(bool)
+	Log *slog.Logger
+	// Registerer gets the metrics; may be nil.
+	Registerer prometheus.Registerer
+}
+
+// Election stands for a Lease, for ever. Losing it never ends the process.
+type Election struct {
+	o       Options
+	log     *slog.Logger
+	metrics electionMetrics
+	events  chan func()   // run by Run's goroutine
+	news    chan struct{} // holds at most one token: health, ours or a member's, may have changed
+	jitter  func(time.Duration) time.Duration
+	choose  func(now time.Time) decision // core.decide
+
+	mu   sync.Mutex // guards told
+	told *fitness   // the last SetHealth; nil before the first
+
+	// The fields below are touched by Run's goroutine alone.
+	core      core
+	applied   verdict
+	until     time.Time // of the last Grant
+	calling   bool      // an API call is under way
+	claiming  bool      // and it is one that makes or keeps the Lease ours
+	abortCall context.CancelFunc
+	revoking  bool
+	revoked   int // counts Grants and Revokes, so that a late answer is told from the present one
+	again     time.Time
+	leader    string
+	namesake  bool   // it was said that another instance has our name
+	problem   string // the last API failure that was logged
+}
+
+type fitness struct {
+	health Health
+	reason string
+}
+
+type electionMetrics struct {
+	leader      prometheus.Gauge
+	transitions prometheus.Counter
+	renewals    prometheus.Histogram
+}
+
+// NewElection returns an Election that has not begun.
+func NewElection(o Options) *Election {
+	lease := prometheus.Labels{"lease_name": o.Name}
+	e := &Election{
+		o:   o,
+		log: o.Log.With("lease", o.Namespace+"/"+o.Name),
+		metrics: electionMetrics{
+			leader: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kube_vip_is_leader",
+				Help: "1 while this instance holds the Lease.", ConstLabels: prometheus.Labels{"lease_name": o.Name, "node": o.Identity}}),
+			transitions: prometheus.NewCounter(prometheus.CounterOpts{Name: "kube_vip_leader_election_transitions_total",
+				Help: "How often this instance became the holder.", ConstLabels: lease}),
+			renewals: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kube_vip_lease_renew_duration_seconds",
+				Help: "Time until the API accepted a renewal.", Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, ConstLabels: lease}),
+		},
+		events: make(chan func()),
+		news:   make(chan struct{}, 1),
+		jitter: rand.N[time.Duration],
+		core:   core{namespace: o.Namespace, name: o.Name, id: o.Identity, timing: o.Timing, grace: expiryGrace, annotations: o.Annotations},
+	}
+	e.choose = e.core.decide
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(e.metrics.leader, e.metrics.transitions, e.metrics.renewals)
+	}
+	return e
+}
+
+// SetHealth says what this node can do for the group. It may be called from any goroutine, before and while
+// Run works, and does not block.
+func (e *Election) SetHealth(h Health, reason string) {
+	e.mu.Lock()
+	e.told = &fitness{h, reason}
+	e.mu.Unlock()
+	e.hint()
+}
+
+// hint says that there may be news.
+func (e *Election) hint() {
+	select {
+	case e.news <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// learn takes the news over.
+func (e *Election) learn() {
+	e.mu.Lock()
+	told := e.told
+	e.mu.Unlock()
+	if told != nil {
+		e.core.fits(time.Now(), told.health, told.reason)
+	}
+	if e.o.Members != nil {
+		e.core.others = e.o.Members.healthy(e.o.Name)
+	}
+}
+
+// Run stands for election until ctx ends; then it takes the addresses off, gives the Lease up and returns. Only
+// then can it fail, and says that the Lease is left to expire. Run is called once.
+func (e *Election) Run(ctx context.Context) error {
+	e.log.Info("Beginning cluster membership", "namespace", e.o.Namespace, "lock", e.o.Name, "id", e.o.Identity)
+	// Calls outlive ctx: a Lease is given up after the order to stop.
+	calls, endCalls := context.WithCancel(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer endCalls()
+	work.Go(func() { e.watch(calls) })
+	if e.o.Members != nil {
+		defer e.o.Members.subscribe(e.o.Name, e.hint)()
+	}
+	if e.o.AwaitHealth {
+		e.core.patience = time.Now().Add(healthWait)
+	}
+	e.learn()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	var deadline <-chan time.Time
+	for {
+		now := time.Now()
+		d := e.choose(now)
+		e.apply(calls, &work, d, now)
+		if d.done && !e.claiming {
+			return nil
+		}
+		timer.Reset(e.next(d, now))
+		select {
+		case f := <-e.events:
+			f()
+		case <-e.news:
+			e.learn()
+		case <-timer.C:
+		case <-stop:
+			stop = nil
+			e.core.stopping = true
+			deadline = time.After(stopDeadline)
+		case <-deadline:
+			return fmt.Errorf("give up Lease %s/%s: not done within %s; it is left to expire", e.o.Namespace, e.o.Name, stopDeadline)
+		}
+	}
+}
+
+func (e *Election) next(d decision, now time.Time) time.Duration {
+	wake := earliest(d.wake, e.again)
+	if wake.IsZero() { // nothing but an event can change anything
+		return time.Hour
+	}
+	return max(wake.Sub(now), time.Millisecond)
+}
+
+// apply carries a decision out. It does not block: calls and waits report through events.
+func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, now time.Time) {
+	switch {
+	case d.verdict == granted && (e.applied != granted || !d.until.Equal(e.until)):
+		e.o.Granter.Grant(e.o.Name, d.until)
+		e.until, e.revoking, e.again = d.until, false, time.Time{}
+		e.revoked++ // an answer to an earlier Revoke says nothing any more
+	case d.verdict == revoked && !e.revoking && (e.applied != revoked || !e.again.IsZero() && !now.Before(e.again)):
+		e.revoke(ctx, work)
+	}
+	if d.verdict != e.applied {
+		e.changed(e.applied, d)
+		e.applied = d.verdict
+	}
+	switch {
+	case e.claiming && d.abort:
+		e.abortCall()
+	case d.write != writeNothing && !e.calling:
+		e.begin(ctx, work, d)
+	}
+	if e.core.namesake != e.namesake {
+		e.namesake = e.core.namesake
+		if e.namesake {
+			e.log.Error("another instance holds the Lease under this node's name: give each node a name of its own by vip_nodename", "node", e.o.Identity)
+		}
+	}
+	if leader := e.core.holder(); leader != e.leader && e.core.known {
+		e.leader = leader
+		if leader != "" {
+			e.log.Info("new leader elected: "+leader, "node", leader)
+		}
+	}
+}
+
+func (e *Election) revoke(ctx context.Context, work *sync.WaitGroup) {
+	off := e.o.Granter.Revoke(e.o.Name)
+	e.revoking, e.again = true, time.Time{}
+	e.revoked++
+	mine := e.revoked
+	work.Go(func() {
+		err := off(ctx)
+		e.send(ctx, func() {
+			if mine != e.revoked {
+				return
+			}
+			e.revoking = false
+			if err != nil {
+				e.log.Error("the VIP could not be taken off this node; the Lease is not given up before", "err", err)
+				e.again = time.Now().Add(revokeRetry)
+				return
+			}
+			e.core.cleared()
+		})
+	})
+}
+
+func (e *Election) changed(before verdict, d decision) {
+	led := d.verdict == granted
+	if led {
+		e.log.Info("this node holds the Lease", "node", e.o.Identity)
+		e.metrics.leader.Set(1)
+		e.metrics.transitions.Inc()
+	} else if before == granted {
+		e.log.Info("this node does not hold the Lease any more", "node", e.o.Identity, "why", d.why)
+		e.metrics.leader.Set(0)
+	}
+	if e.o.Led != nil && (led || before == granted) {
+		e.o.Led(led)
+	}
+}
+
+func (e *Election) send(ctx context.Context, f func()) {
+	select {
+	case e.events <- f:
+	case <-ctx.Done():
+	}
+}
+
+// callTimeout bounds one API call: there must be time for another try before the mandate ends. One that took
+// longer could not be followed by a renewal in time anyway.
+func (e *Election) callTimeout(w write) time.Duration {
+	if w == writeRelease {
+		return releaseTimeout
+	}
+	return e.o.Timing.Renew / 2
+}
+
+// begin makes the API call that d asks for, and has what came of it reported.
+func (e *Election) begin(ctx context.Context, work *sync.WaitGroup, d decision) {
+	call, cancel := context.WithTimeout(ctx, e.callTimeout(d.write))
+	if d.lease != nil {
+		e.core.writes(d.lease)
+	}
+	e.calling, e.claiming, e.abortCall = true, d.write == writeCreate || d.write == writeUpdate, cancel
+	work.Go(func() {
+		defer cancel()
+		started := time.Now()
+		verb, lease, err := e.call(call, d)
+		aborted := errors.Is(call.Err(), context.Canceled)
+		e.send(ctx, func() {
+			e.calling, e.claiming = false, false
+			e.ended(d, started, verb, lease, err, aborted)
+		})
+	})
+}
+
+func (e *Election) call(ctx context.Context, d decision) (verb string, lease *coordinationv1.Lease, err error) {
+	leases := e.o.Renewals.Leases(e.o.Namespace)
+	switch d.write {
+	case writeCreate:
+		lease, err = leases.Create(ctx, d.lease, metav1.CreateOptions{})
+		return "create", lease, err
+	case writeUpdate:
+		lease, err = leases.Update(ctx, d.lease, metav1.UpdateOptions{})
+		return "renew", lease, err
+	case writeRelease:
+		lease, err = leases.Update(ctx, d.lease, metav1.UpdateOptions{})
+		return "give up", lease, err
+	default:
+		lease, err = leases.Get(ctx, e.o.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			lease, err = nil, nil
+		}
+		return "read", lease, err
+	}
+}
+
+// ended tells the core what came of a call.
+func (e *Election) ended(d decision, started time.Time, verb string, lease *coordinationv1.Lease, err error, aborted bool) {
+	now := time.Now()
+	switch {
+	case err != nil && overtaken(err):
+		e.core.conflicted()
+	case err != nil && aborted:
+		e.core.abandoned()
+		return // our doing says nothing about the API
+	case err != nil:
+		e.core.failed(now, d.write != readAgain)
+	case d.write == readAgain:
+		e.core.read(now, lease)
+	default:
+		e.core.wrote(now, started, lease)
+		if d.write != writeRelease {
+			e.metrics.renewals.Observe(now.Sub(started).Seconds())
+		}
+	}
+	e.report(verb, err)
+}
+
+// overtaken says that the API refused a write because the Lease is not what we thought.
+func overtaken(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+}
+
+// report logs a failing API once, and its recovery. That another was faster is no failure.
+func (e *Election) report(verb string, err error) {
+	text := ""
+	if err != nil && !overtaken(err) {
+		text = err.Error()
+	}
+	switch {
+	case text == e.problem:
+	case text == "":
+		e.log.Info("the API answers for the Lease again")
+	case e.problem == "":
+		e.log.Warn("could not "+verb+" the Lease; trying again", "err", err)
+	default:
+		e.log.Debug("could not "+verb+" the Lease", "err", err)
+	}
+	e.problem = text
+}
