@@ -1,0 +1,95 @@
+// Package lab is a small cluster for tests and the demo: hosts as Linux network namespaces on one bridge, each
+// node with a real etcd member and a real kube-apiserver, a client beside them, a runner that starts what a
+// manifest says, faults, and instruments that measure what a client and the wire see.
+//
+//	func TestFailover(t *testing.T) {
+//		l := lab.New(t, lab.Options{})                    // 3 nodes cp1..cp3, 10.10.0.11-13, VIP 10.10.0.10; cluster is ready
+//		pods := make([]*lab.Pod, len(l.Nodes))
+//		for i, n := range l.Nodes {
+//			pods[i], err = n.RunManifest(yaml, lab.Binary(t), lab.PodOptions{})
+//		}
+//		node, err := l.WaitHolder(ctx, l.VIPs[0])         // exactly one node has the address
+//		gap, err := l.Client.StartGap(ctx, lab.GapOptions{Target: netip.AddrPortFrom(l.VIPs[0], 6443)})
+//		err = node.Crash()
+//		_, err = l.WaitHolder(ctx, l.VIPs[0])
+//		result := gap.Stop()                              // result.Longest, .Failed, .Timeline()
+//	}
+//
+// # Lab
+//
+// New(t, Options) skips the test where the machine lacks a privilege or a part, and fails it when CI is set in the
+// environment; it removes everything at the end of the test and prints the tails of all logs if that failed.
+// Start(ctx, Options) is the same for programs (the demo); they call Close. A program or TestMain that begins with
+// Main can also run without root, in a user namespace, where the kernel allows that.
+//
+//	Options{Nodes, Family (IPv4, IPv6, Dual), VIPs, Endpoint, SANs, NoVIPInCert, NoCluster, NoClusterAdmins, RSA, Parts, Log}
+//	Lab.Nodes []*Node, Lab.Client, Lab.Watcher, Lab.Gateway *Host, Lab.VIPs []netip.Addr, Lab.Dir
+//	Lab.Kube() (kubernetes.Interface, error)              // super-admin, at the first node whose API server answers
+//	Lab.Config(host, server) *rest.Config                 // super-admin, dialled from that host's namespace
+//	Lab.CA() []byte, Lab.BindClusterAdmins(ctx) error, Lab.Logs() string
+//	Lab.Holders(vip) ([]*Node, error)                     // nodes that are up and have the address on a link
+//	Lab.WaitHolder(ctx, vip) (*Node, error)               // until exactly one of them
+//	Lab.WaitNobody(ctx, vip) error
+//	Wait(ctx, what, cond func() (bool, error)) error      // any other condition
+//	Need(t, reason), Tool(name), Binary(t)                // skip, or fail in CI; a command; bin/kube-vip
+//
+// # Host
+//
+// A namespace with eth0 on the bridge. Sockets and processes can be made in it.
+//
+//	Host.Name, .Addr() netip.Addr, .Addrs []netip.Prefix, .Link, .MAC, .Netns (name for `ip netns exec`)
+//	Host.DialContext(ctx, "tcp", "addr:port"), Host.HTTPClient(tlsConfig), Host.Listen("addr:port")
+//	Host.Do(func() error) error                           // on a thread of its own in the namespace
+//	Host.Run(ctx, "ip", "addr") (string, error), Host.Spawn(Spec) (*Process, error)
+//	Host.Addresses() ([]Address, error), Host.Has(addr)   // with IFA_PROTO, lifetimes, flags
+//	Host.AddAddress(link, prefix), Host.RemoveAddress(link, prefix), Host.Links(), Host.Sysctl(name, value)
+//
+// # Node
+//
+// A Host with etcd, kube-apiserver and /etc/kubernetes of its own.
+//
+//	Node.Path("/etc/kubernetes/admin.conf")               // where the node's file is on this machine
+//	Node.KubeadmConfig                                    // file: the configuration that kubeadm was given
+//	Node.Kube() (kubernetes.Interface, error)             // super-admin at this node's API server
+//	Node.Apply(ctx, yaml, dryRun) error                   // server-side apply of every document
+//	Node.API, Node.Etcd: *Server{Start, Kill, Hang, Continue, Running, Pid, Log, WaitReady}
+//	Node.Crash() / Node.Boot(ctx)                         // link dead and every process killed / up again, static pods too
+//	Node.Crashed() bool
+//	Node.Pause() / Node.Resume()                          // SIGSTOP and SIGCONT to every process; the kernel keeps answering
+//	Node.Cut() / Node.Heal()                              // frames are lost, the carrier stays
+//	Node.CarrierDown() / Node.CarrierUp()
+//	Node.DeleteLink() / Node.CreateLink()                 // eth0 goes and comes back with another index
+//	Node.APIAway(ctx, scope) / Node.APIBack(ctx)          // drops what the node sends to API servers: AllAPIs, OtherAPIs
+//
+// # Pod runner
+//
+//	Node.RunManifest(yaml, imageBinary, PodOptions{}) (*Pod, error)
+//
+// takes a Pod, a DaemonSet, or several documents of which one is either (the others are ignored), strictly typed.
+// The binary becomes /kube-vip in a root of its own that has nothing but what a container has: the mounts of the
+// manifest (resolved against Node.Path), /etc/hosts with hostAliases, /proc, /sys, /dev, a service account's files
+// for a DaemonSet, read-only if it says so, with the capabilities it lists and no others. A mount that is not there
+// yet is waited for (Pod.Waiting). The container is restarted as the kubelet does it (1 s, then 10, 20, 40 s …), its
+// probes are called, a DaemonSet has to select and tolerate the node. What is not done: a PID namespace, seccomp,
+// resource limits, image pulls; a manifest that asks for something else that the runner does not know is refused.
+//
+//	PodOptions{NoRestart, RestartDelay, BackOff, NoProbes, Kubernetes, Env}
+//	Pod.Pid(), .Running(), .Restarts(), .ExitCode(), .Waiting(), .Ready()
+//	Pod.Stop() error                                      // as removing the manifest: SIGTERM, grace, SIGKILL (an error)
+//	Pod.Kill() error, .Signal(sig) error                  // the kubelet's part restarts it
+//	Pod.Output() []Line, .WaitLog(ctx, text) (Line, error), .WaitLogSince(ctx, time, text)
+//	Pod.WaitReady(ctx), .WaitRunning(ctx, restart)
+//	Pod.Usage() (Usage, error), .CPU(ctx, over) (share of a core), .Get(ctx, url), .Metrics(ctx, url), .Goroutines(ctx, url)
+//
+// # Instruments
+//
+//	Host.StartGap(ctx, GapOptions{Target, Interval, Timeout, TLS}) (*Gap, error)   // returns after a first success
+//	Gap.Stop() GapResult, Gap.Result(), Gap.WaitFor(ctx, since)
+//	GapResult{Longest, From, To, Failed, Attempts, Lag}, .String(), .Causes(), .Timeline(width), .Cells(from, to, width)
+//	Host.Capture(link) (*Capture, error)                  // ARP, NS and NA frames; Frames(), Wait(ctx, what, match), Close()
+//	Lab.WhoAnswers(ctx, vip) ([]string, error)            // the names of the hosts that answer an ARP request or NS
+//	Lab.WatchAnswers(vip, every) (*AnswerWatch, error); .Answers(), .Stop() Answers{Samples, Max, Overlap, Silence, Owners}
+//
+// A Gap without TLS is a TCP connection, which the kernel accepts for a server that hangs: measure that with TLS. All
+// figures are those of a program on the same machine; GapResult.Lag says by how much it was late itself.
+package lab

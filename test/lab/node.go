@@ -1,0 +1,264 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A Node is a control-plane node: a host with etcd, kube-apiserver, and static pods.
+type Node struct {
+	*Host
+	// Etcd is the node's member of the etcd cluster.
+	Etcd *Server
+	// API is the node's API server.
+	API *Server
+	// KubeadmConfig is the file with the configuration that kubeadm was given for this node.
+	KubeadmConfig string
+
+	// mu guards the fields below.
+	mu      sync.Mutex
+	crashed bool
+	paused  bool
+	booted  chan struct{} // closed when the node is up
+	pods    []*Pod
+}
+
+func newNode(h *Host) *Node {
+	n := &Node{Host: h, booted: make(chan struct{})}
+	close(n.booted)
+	return n
+}
+
+// Crashed reports whether the node has crashed and was not booted since.
+func (n *Node) Crashed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.crashed
+}
+
+// running is closed while the node is up.
+func (n *Node) running() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.booted
+}
+
+// awake reports whether the node's kubelet can do anything.
+func (n *Node) awake() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.crashed && !n.paused
+}
+
+// Crash makes the node vanish as if its power went: first nothing leaves or reaches it any more, then every process
+// is killed. Nobody says goodbye.
+func (n *Node) Crash() error {
+	n.mu.Lock()
+	if n.crashed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.crashed, n.booted = true, make(chan struct{})
+	n.mu.Unlock()
+	err := n.CarrierDown()
+	n.kill()
+	return err
+}
+
+// Boot starts a crashed node again: with its own addresses and nothing else in its kernel, etcd and the API server,
+// and the static pods that it had. It does not wait for any of them.
+func (n *Node) Boot(ctx context.Context) error {
+	if !n.Crashed() {
+		return nil
+	}
+	if err := n.reset(ctx); err != nil {
+		return fmt.Errorf("boot %s: %w", n.Name, err)
+	}
+	n.Host.mu.Lock()
+	n.down = false
+	n.Host.mu.Unlock()
+	if err := n.CarrierUp(); err != nil {
+		return err
+	}
+	for _, s := range []*Server{n.Etcd, n.API} {
+		if s == nil {
+			continue
+		}
+		if err := s.Start(); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.crashed, n.paused = false, false
+	close(n.booted)
+	return nil
+}
+
+// reset leaves in the kernel what a freshly started one has.
+func (n *Node) reset(context.Context) error {
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		// A new interface has no address, route or neighbour of the old one.
+		if l.Attrs().Name == n.Link {
+			if err := n.handle.LinkDel(l); err != nil {
+				return fmt.Errorf("remove %s: %w", n.Link, err)
+			}
+		}
+	}
+	addrs, err := n.Addresses()
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if a.Prefix.Addr().IsLoopback() {
+			continue
+		}
+		if err := n.RemoveAddress(a.Link, a.Prefix); err != nil {
+			return err
+		}
+	}
+	return n.plug()
+}
+
+// Pause stops every process of the node where it stands (SIGSTOP), Resume lets them go on. The node's kernel keeps
+// answering.
+func (n *Node) Pause() error {
+	n.mu.Lock()
+	n.paused = true
+	n.mu.Unlock()
+	return n.signalAll(unix.SIGSTOP)
+}
+
+// Resume is the end of Pause.
+func (n *Node) Resume() error {
+	n.mu.Lock()
+	n.paused = false
+	n.mu.Unlock()
+	return n.signalAll(unix.SIGCONT)
+}
+
+// port is the switch's end of the node's cable.
+func (n *Node) port() (netlink.Link, error) {
+	return n.lab.Gateway.link(n.Name)
+}
+
+// Cut takes the node's cable out of the switch where the node cannot see it: its carrier stays, no frame passes.
+func (n *Node) Cut() error {
+	port, err := n.port()
+	if err != nil {
+		return err
+	}
+	if err := n.lab.Gateway.handle.LinkSetNoMaster(port); err != nil {
+		return fmt.Errorf("cut %s off: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Heal is the end of Cut.
+func (n *Node) Heal() error {
+	port, err := n.port()
+	if err != nil {
+		return err
+	}
+	bridge, err := n.lab.Gateway.link("br0")
+	if err != nil {
+		return err
+	}
+	if err := n.lab.Gateway.handle.LinkSetMaster(port, bridge); err != nil {
+		return fmt.Errorf("heal the link of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// CarrierDown takes the carrier away from the node's interface.
+func (n *Node) CarrierDown() error {
+	port, err := n.port()
+	if err != nil {
+		return err
+	}
+	if err := n.lab.Gateway.handle.LinkSetDown(port); err != nil {
+		return fmt.Errorf("take the carrier of %s away: %w", n.Name, err)
+	}
+	return nil
+}
+
+// CarrierUp is the end of CarrierDown.
+func (n *Node) CarrierUp() error {
+	port, err := n.port()
+	if err != nil {
+		return err
+	}
+	if err := n.lab.Gateway.handle.LinkSetUp(port); err != nil {
+		return fmt.Errorf("give %s its carrier back: %w", n.Name, err)
+	}
+	return nil
+}
+
+// DeleteLink removes the node's interface with all its addresses.
+func (n *Node) DeleteLink() error {
+	l, err := n.link(n.Link)
+	if err != nil {
+		return err
+	}
+	if err := n.handle.LinkDel(l); err != nil {
+		return fmt.Errorf("delete %s on %s: %w", n.Link, n.Name, err)
+	}
+	return nil
+}
+
+// CreateLink makes the interface again, with the node's own addresses, the same name and MAC, and another index.
+func (n *Node) CreateLink() error { return n.plug() }
+
+// An APIScope says which API servers a node is kept from.
+type APIScope int
+
+const (
+	// AllAPIs are all, the node's own included.
+	AllAPIs APIScope = iota
+	// OtherAPIs are those of the other nodes; what goes by the loopback passes.
+	OtherAPIs
+)
+
+// APIAway drops what the node sends to API servers, wherever they are. Others still reach the node's API server.
+func (n *Node) APIAway(ctx context.Context, scope APIScope) error {
+	local := ""
+	if scope == OtherAPIs {
+		local = `oifname "lo" accept`
+	}
+	return n.nft(ctx,
+		"add table inet lab_api",
+		"delete table inet lab_api",
+		"table inet lab_api {",
+		"chain out {",
+		"type filter hook output priority 0;",
+		local,
+		fmt.Sprintf("tcp dport %d drop", apiPort),
+		"}",
+		"}")
+}
+
+// APIBack is the end of APIAway.
+func (n *Node) APIBack(ctx context.Context) error {
+	return n.nft(ctx, "add table inet lab_api", "delete table inet lab_api")
+}
+
+// closePods waits until no pod of the node runs any more.
+func (n *Node) closePods() {
+	n.mu.Lock()
+	pods := n.pods
+	n.mu.Unlock()
+	for _, p := range pods {
+		p.end()
+	}
+}
+
+var errNoCluster = errors.New("the lab has no cluster (Options.NoCluster)")

@@ -1,0 +1,217 @@
+package lab
+
+import (
+	"context"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const (
+	// A gratuitous ARP request for 10.10.0.10 from 02:00:0a:0a:00:0b.
+	garp = "ffffffffffff 02000a0a000b 0806 0001 0800 06 04 0001 02000a0a000b 0a0a000a 000000000000 0a0a000a"
+	// An unsolicited NA for fd00:10:10::10, override, with target link-layer address option.
+	una = `333300000001 02000a0a000b 86dd 6000000000203aff
+		fd000010001000000000000000000010 ff020000000000000000000000000001
+		8800 5029 20000000 fd000010001000000000000000000010 0201 02000a0a000b`
+)
+
+func TestParseFrame(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("10.10.0.10"), netip.MustParseAddr("fd00:10:10::10")
+	bad := unhex(t, una)
+	bad[len(bad)-1]++
+	loop := unhex(t, una)
+	loop[etherLen+ipv6Len+ndLen+1] = 0
+	type want struct {
+		Kind                         FrameKind
+		Src, Sender, Target, MAC     string
+		Announces4, Announces6, Good bool
+		Override, Solicited          bool
+	}
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		want want
+		ok   bool
+	}{
+		{"gratuitous ARP", unhex(t, garp), want{Kind: ARPRequest, Src: "02:00:0a:0a:00:0b", Sender: "10.10.0.10", Target: "10.10.0.10", MAC: "02:00:0a:0a:00:0b", Announces4: true}, true},
+		{"our IPv4 question", question(v4, netip.MustParseAddr("10.10.0.101"), 70), want{Kind: ARPRequest, Src: "02:00:77:00:00:06", Sender: "10.10.0.101", Target: "10.10.0.10", MAC: "02:00:77:00:00:06"}, true},
+		{"unsolicited NA", unhex(t, una), want{Kind: NA, Src: "02:00:0a:0a:00:0b", Sender: "fd00:10:10::10", Target: "fd00:10:10::10", MAC: "02:00:0a:0a:00:0b", Announces6: true, Good: true, Override: true}, true},
+		{"NA with a wrong checksum", bad, want{Kind: NA, Src: "02:00:0a:0a:00:0b", Sender: "fd00:10:10::10", Target: "fd00:10:10::10", MAC: "02:00:0a:0a:00:0c", Announces6: true, Override: true}, true},
+		{"our IPv6 question", question(v6, netip.Addr{}, 70), want{Kind: NS, Src: "02:00:77:00:00:06", Sender: "fd00:10:10::aaaa:6", Target: "fd00:10:10::10", MAC: "02:00:77:00:00:06", Good: true}, true},
+		{"an option without length", loop, want{}, false},
+		{"cut ARP", unhex(t, garp)[:41], want{}, false},
+		{"cut NA", unhex(t, una)[:60], want{}, false},
+		{"nothing", nil, want{}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, ok := parseFrame(tt.raw)
+			if ok != tt.ok {
+				t.Fatalf("parsed: %v, want %v", ok, tt.ok)
+			}
+			if !ok {
+				return
+			}
+			got := want{f.Kind, f.Src.String(), f.Sender.String(), f.Target.String(), f.SenderMAC.String(), f.Announces(v4), f.Announces(v6), f.ChecksumOK, f.Override, f.Solicited}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzParseFrame(f *testing.F) {
+	f.Add(unhex(f, garp))
+	f.Add(unhex(f, una))
+	f.Add(question(netip.MustParseAddr("fd00:10:10::10"), netip.Addr{}, 1))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if frame, ok := parseFrame(raw); ok && !frame.Sender.IsValid() {
+			t.Errorf("a frame without a sender: %v", frame)
+		}
+	})
+}
+
+func TestGapResult(t *testing.T) {
+	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	good := func(start, end int) Attempt { return Attempt{Start: at(start), End: at(end)} }
+	fail := func(start, end int) Attempt {
+		return Attempt{Start: at(start), End: at(end), Err: context.DeadlineExceeded}
+	}
+	for _, tt := range []struct {
+		name     string
+		attempts []Attempt
+		longest  time.Duration
+		from, to int
+		failed   int
+		line     string
+	}{
+		{"nothing was tried", nil, 100, 0, 100, 0, "    "},
+		{"all good", []Attempt{good(0, 1), good(25, 26), good(50, 51), good(75, 76)}, 25, 1, 26, 0, "████"},
+		{"an outage", []Attempt{good(0, 1), fail(25, 60), fail(50, 80), good(75, 90)}, 89, 1, 90, 2, "█··█"},
+		// A late attempt succeeds while an earlier one still waits.
+		{"out of order", []Attempt{good(0, 1), fail(20, 70), good(25, 26), good(75, 76)}, 50, 26, 76, 1, "▒█ █"},
+		{"no success", []Attempt{fail(0, 50)}, 100, 0, 100, 1, "·   "},
+		{"an outage to the end", []Attempt{good(0, 1), fail(10, 50)}, 99, 1, 100, 1, "▒   "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			slices.Reverse(tt.attempts)
+			r := newGapResult(tt.attempts, 0, t0, at(100))
+			if r.Longest != tt.longest*time.Millisecond || !r.From.Equal(at(tt.from)) || !r.To.Equal(at(tt.to)) || r.Failed != tt.failed {
+				t.Errorf("longest %v from %v to %v, %d failed; want %v ms from %d to %d, %d", r.Longest, r.From.Sub(t0), r.To.Sub(t0), r.Failed, int64(tt.longest), tt.from, tt.to, tt.failed)
+			}
+			var line strings.Builder
+			for _, c := range r.Cells(t0, at(100), 4) {
+				line.WriteRune(rune(c))
+			}
+			if diff := cmp.Diff(tt.line, line.String()); diff != "" {
+				t.Errorf("cells (-want +got):\n%s", diff)
+			}
+			if n := r.Causes()["timeout"]; n != tt.failed {
+				t.Errorf("%d timeouts, want %d", n, tt.failed)
+			}
+		})
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var samples []Sample
+	for i, by := range []string{"a", "a", "", "", "b", "a b", "b a", "a b", "b"} {
+		samples = append(samples, Sample{Time: t0.Add(time.Duration(i*10) * time.Millisecond), By: strings.Fields(by)})
+	}
+	got := newAnswers(samples)
+	want := Answers{
+		Samples: samples, Max: 2, Overlap: 20 * time.Millisecond, Silence: 10 * time.Millisecond,
+		Owners: []string{"a", "b", "a", "b", "a", "b"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	values := map[string]string{"A": "1", "B": "2"}
+	for in, want := range map[string]string{
+		"": "", "x": "x", "$(A)": "1", "a$(A)b$(B)c": "a1b2c", "$(C)": "$(C)", "$$(A)": "$(A)", "$A": "$A", "$": "$", "$(A": "$(A", "$$": "$",
+	} {
+		if diff := cmp.Diff(want, expand(in, values)); diff != "" {
+			t.Errorf("expand %q (-want +got):\n%s", in, diff)
+		}
+	}
+}
+
+func TestManifestRefused(t *testing.T) {
+	change := func(from, to string) string {
+		if !strings.Contains(podYAML, from) {
+			t.Fatalf("the manifest has no %q", from)
+		}
+		return strings.Replace(podYAML, from, to, 1)
+	}
+	for _, tt := range []struct{ name, manifest, want string }{
+		{"no pod", "kind: ConfigMap\napiVersion: v1\n", "has 0 Pods and DaemonSets"},
+		{"two pods", podYAML + "---\n" + podYAML, "has 2 Pods and DaemonSets"},
+		{"unknown field", change("hostNetwork:", "hostNetwrok:"), "hostNetwrok"},
+		{"pod network", change("hostNetwork: true", "hostNetwork: false"), "hostNetwork is not true"},
+		{"service account", change("hostNetwork: true", "hostNetwork: true\n  serviceAccountName: x"), "a static pod may not refer to a service account"},
+		{"no such volume", change("{name: scratch, mountPath", "{name: other, mountPath"), "volumeMount other: there is no such volume"},
+		{"secret", change("emptyDir: {}", "secret: {secretName: x}"), "volume scratch"},
+		{"command", change("args: [manager", "command: [/bin/sh]\n    args: [manager"), `command "/bin/sh"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := parseManifest([]byte(tt.manifest))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	for _, tt := range []struct {
+		context string
+		want    []uintptr
+		err     string
+	}{
+		{"{drop: [ALL], add: [NET_ADMIN, NET_RAW]}", []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}, ""},
+		{"{drop: [ALL]}", nil, ""},
+		{"{drop: [NET_RAW, CAP_MKNOD, CHOWN, DAC_OVERRIDE, FSETID, FOWNER, SETGID, SETUID, SETFCAP, SETPCAP, SYS_CHROOT, KILL, AUDIT_WRITE]}", []uintptr{unix.CAP_NET_BIND_SERVICE}, ""},
+		{"{drop: [ALL], add: [NET_ADMINS]}", nil, "there is no capability NET_ADMINS"},
+	} {
+		w, err := parseManifest([]byte(strings.Replace(podYAML, "{drop: [ALL], add: [NET_ADMIN, NET_RAW]}", tt.context, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.capabilities()
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: got %v, want an error with %q", tt.context, err, tt.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.context, diff)
+		}
+	}
+	if n := len(strings.Fields(capNames)); n != unix.CAP_LAST_CAP+1 {
+		t.Errorf("%d names of capabilities, want %d", n, unix.CAP_LAST_CAP+1)
+	}
+}
