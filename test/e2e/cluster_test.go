@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ const (
 	// leaseDuration is the default that the generated manifests carry.
 	leaseDuration = 5 * time.Second
 	apiPort       = 6443
+	metricsURL    = "http://127.0.0.1:2112/metrics" // on the node
 	lockNamespace = "kube-system"
 	lockName      = "plndr-cp-lock"
 )
@@ -119,6 +121,10 @@ func (c *cluster) settled(t *testing.T) *lab.Node {
 			t.Fatal(err)
 		}
 	}
+	// A node that fell more than once rises late, and an unhealthy holder gives way to the first that does.
+	for _, n := range c.Nodes {
+		eventually(t, n.Name+" is healthy", func() (bool, error) { return healthy(ctx, c.pods[n]) })
+	}
 	for _, v := range c.VIPs {
 		gap, err := c.Client.StartGap(ctx, lab.GapOptions{Target: netip.AddrPortFrom(v, apiPort), TLS: true})
 		if err != nil {
@@ -129,6 +135,20 @@ func (c *cluster) settled(t *testing.T) *lab.Node {
 	holder := c.holder(t)
 	c.clean(t, holder)
 	return holder
+}
+
+// healthy is what an instance says of its node's API server and links.
+func healthy(ctx context.Context, pod *lab.Pod) (bool, error) {
+	const gauge = "kube_vip_control_plane_healthy"
+	samples, err := pod.Metrics(ctx, metricsURL)
+	if err != nil {
+		return false, err
+	}
+	value, ok := samples[gauge]
+	if !ok {
+		return false, fmt.Errorf("%s has no %s", metricsURL, gauge)
+	}
+	return value == 1, nil
 }
 
 // clean checks that no node but the holder has an address of ours or any VIP, and that the holder has them as they
