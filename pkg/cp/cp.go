@@ -74,7 +74,7 @@ type Options struct {
 	// Port is the API server's.
 	Port uint16
 	// Placement says where the VIPs go.
-	Placement Placement
+	Placement vip.Placement
 	Health    HealthOptions
 
 	// TLS returns the cluster's CA (RootCAs, or a VerifyConnection that knows it) and our client certificate, as
@@ -117,7 +117,7 @@ type ControlPlane struct {
 
 	// The fields below belong to Run's own goroutine.
 	resolved map[string]resolution
-	places   []place
+	places   []vip.Place
 	vips     []vip.VIP // as claimed
 	claimed  bool
 	usable   int
@@ -335,7 +335,7 @@ func (c *ControlPlane) follow() {
 
 	addrs, problems, asked := c.addresses()
 	c.server.setOwn(nodeAddrs(links, addrs))
-	places, usable, unplaced := c.o.Placement.follow(addrs, links, c.places)
+	places, usable, unplaced := c.o.Placement.Follow(addrs, links, c.places)
 	c.places, c.usable = places, usable
 	c.claim()
 	changed := false
@@ -374,7 +374,7 @@ func (c *ControlPlane) addresses() (addrs []netip.Addr, problems []error, asked 
 func (c *ControlPlane) claim() {
 	vips := make([]vip.VIP, 0, len(c.places))
 	for _, at := range c.places {
-		vips = append(vips, at.vip)
+		vips = append(vips, at.VIP)
 	}
 	if c.claimed && slices.Equal(vips, c.vips) {
 		return

@@ -352,7 +352,7 @@ func TestControlPlaneNames(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		n.want(
 			"1m22s claim cp plndr-cp-lock [10.0.0.9/32 on eth0]",
-			"1m22s unhealthy, serving true: address: 10.0.0.11 is this node's own address on eth0; a VIP must be an address that no node has",
+			"1m22s unhealthy, serving true: 10.0.0.11 is this node's own address on eth0; a VIP must be an address that no node has",
 		)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,12 +38,17 @@ type Options struct {
 	// Registerer gets the Table's metrics; nil means none.
 	Registerer prometheus.Registerer
 	// Trouble is told of VIPs that are to be present and cannot be put on their link, whenever what is wrong
-	// changes: err joins an error for each of them, which names it. A nil err says that none is left, because they
-	// are there now or because they are not to be present any more. A VIP that is still there and cannot be renewed
+	// changes. None is left when they are there now or are not to be present any more. A VIP that is still there and cannot be renewed
 	// is not told of, nor is one whose address is on its link by another's hand (ErrNotOurs): they answer.
 	// Trouble is called by Run's goroutine, one call at a time, and must not block. It may call the Table, but not
 	// wait for it (the off of Revoke). Nil means that nobody is told.
-	Trouble func(err error)
+	Trouble func([]Fault)
+}
+
+// Fault is why a VIP cannot be put on its link. Err names the VIP.
+type Fault struct {
+	VIP VIP
+	Err error
 }
 
 // Table makes the node match the claims and grants that it was told. Its methods may be called from any
@@ -52,7 +58,7 @@ type Table struct {
 	speakers []Speaker
 	log      *slog.Logger
 	held     *prometheus.GaugeVec
-	trouble  func(error)
+	trouble  func([]Fault)
 
 	wake    chan struct{} // holds at most one token: something was told
 	stirred chan struct{} // holds at most one token: something on the node may have changed
@@ -74,7 +80,7 @@ type Table struct {
 	reported map[subject]string      // the last error of each subject, so that each is logged once
 	shown    map[netip.Addr]struct{} // the VIPs that have a metric
 	borrowed map[VIP]struct{}        // of holding, those whose address on the node is another's
-	troubled string                  // what trouble was told last; empty when that was nil
+	troubled string                  // what trouble was told last; empty when that was nothing
 }
 
 type claim struct {
@@ -109,7 +115,7 @@ func NewTable(o Options) *Table {
 		borrowed: map[VIP]struct{}{},
 	}
 	if t.trouble == nil {
-		t.trouble = func(error) {}
+		t.trouble = func([]Fault) {}
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
@@ -319,12 +325,13 @@ type pass struct {
 	*Table
 	want    wanted
 	addrs   []Address
-	before  []VIP // held after the pass before
-	news    bool  // something was told since the pass before
+	before  []VIP            // held after the pass before
+	had     map[VIP]struct{} // the same
+	news    bool             // something was told since the pass before
 	holding []VIP
 	left    map[string]error
 	errs    map[subject]error
-	missing []error // of the VIPs that are to be present and are not
+	missing []Fault // of the VIPs that are to be present and are not
 	blind   bool    // addrs was not read, but is what is believed
 
 	borrowing map[VIP]struct{}
@@ -368,6 +375,10 @@ func (t *Table) pass() (next time.Time, stays error) {
 	p.news = asked != t.seen
 	t.mu.Unlock()
 
+	p.had = make(map[VIP]struct{}, len(p.before))
+	for _, v := range p.before {
+		p.had[v] = struct{}{}
+	}
 	listed := p.list()
 	next = p.put()
 	p.announce()
@@ -458,7 +469,7 @@ func (p *pass) put() (next time.Time) {
 		p.fault(subject{about: matterPut, place: v.place()}, err)
 		// Of one that is only believed to be there, a put that fails is all that is known.
 		if err != nil && (!found || p.blind && !errors.Is(err, ErrNotOurs)) {
-			p.missing = append(p.missing, err)
+			p.missing = append(p.missing, Fault{v, err})
 		}
 		if found { // an address that could not be renewed is there until its lifetime ends
 			p.holding = append(p.holding, v)
@@ -483,7 +494,7 @@ func notOurs(there netip.Prefix, link string) error {
 }
 
 func (p *pass) added(v VIP) {
-	if slices.Contains(p.before, v) {
+	if _, was := p.had[v]; was {
 		p.log.Info("VIP was gone from its link, and is back", "vip", v.String(), "link", v.Link)
 		return
 	}
@@ -583,13 +594,13 @@ func (p *pass) fault(s subject, err error) {
 
 // tellTrouble calls trouble if what it was told last is not so any more.
 func (p *pass) tellTrouble() {
-	err, text := errors.Join(p.missing...), ""
-	if err != nil {
-		text = err.Error()
+	var texts []string
+	for _, f := range p.missing {
+		texts = append(texts, f.Err.Error())
 	}
-	if text != p.troubled {
+	if text := strings.Join(texts, "\n"); text != p.troubled {
 		p.troubled = text
-		p.trouble(err)
+		p.trouble(p.missing)
 	}
 }
 

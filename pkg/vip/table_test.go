@@ -96,7 +96,12 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) onTrouble(err error) {
+func (r *rig) onTrouble(faults []Fault) {
+	var errs []error
+	for _, f := range faults {
+		errs = append(errs, f.Err)
+	}
+	err := errors.Join(errs...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.troubles = append(r.troubles, fmt.Sprint(err))
@@ -920,8 +925,8 @@ func TestTrouble(t *testing.T) {
 	})
 	t.Run("what it is told may be told back", func(t *testing.T) {
 		bubble(t, func(r *rig) {
-			r.trouble = func(err error) {
-				r.onTrouble(err)
+			r.trouble = func(faults []Fault) {
+				r.onTrouble(faults)
 				r.Revoke("lease")
 			}
 			r.Claim("cp", "lease", []VIP{on("10.0.0.10/32 eth7")})
