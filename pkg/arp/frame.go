@@ -72,28 +72,42 @@ const protocolICMPv6 = 58
 // that is, whether the interface forwards: a neighbour that sees it fall from 1 to 0 drops the routes that it
 // has by this address (RFC 4861 §7.2.5), and one that sees both in turn does so again and again.
 func unsolicitedNA(mac MAC, src, target netip.Addr, router bool) ([]byte, error) {
-	allNodes := netip.IPv6LinkLocalAllNodes()
-	message, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{
+	b, err := neighborDiscovery(mac, src, netip.IPv6LinkLocalAllNodes(), &ndp.NeighborAdvertisement{
 		Router:        router,
 		Override:      true,
 		TargetAddress: target,
 		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: mac[:]}},
-	}, src, allNodes)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("build neighbor advertisement of %s: %w", target, err)
+	}
+	return b, nil
+}
+
+// neighborDiscovery returns the Ethernet frame of a Neighbor Discovery message to a multicast group.
+func neighborDiscovery(mac MAC, src, group netip.Addr, m ndp.Message) ([]byte, error) {
+	message, err := ndp.MarshalMessageChecksum(m, src, group)
+	if err != nil {
+		return nil, err
 	}
 
 	packet := make([]byte, ipv6HeaderLen, ipv6HeaderLen+len(message))
 	packet[0] = 6 << 4 // version 6, traffic class and flow label 0
 	packet[5] = byte(len(message))
 	packet[6] = protocolICMPv6
-	packet[7] = ndp.HopLimit // whoever receives less drops it, RFC 4861 §7.1.2
+	packet[7] = ndp.HopLimit // whoever receives less drops it, RFC 4861 §7.1
 	copy(packet[8:24], src.AsSlice())
-	copy(packet[24:40], allNodes.AsSlice())
+	copy(packet[24:40], group.AsSlice())
 	packet = append(packet, message...)
 
-	// ff02::1 maps to 33:33:00:00:00:01, RFC 2464 §7.
-	return frame(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, mac, ethernet.EtherTypeIPv6, packet)
+	to := multicastMAC(group)
+	return frame(to[:], mac, ethernet.EtherTypeIPv6, packet)
+}
+
+// multicastMAC is where frames to an IPv6 multicast group go, RFC 2464 §7: ff02::1 maps to 33:33:00:00:00:01.
+func multicastMAC(group netip.Addr) MAC {
+	a := group.As16()
+	return MAC{0x33, 0x33, a[12], a[13], a[14], a[15]}
 }
 
 func frame(dst net.HardwareAddr, src MAC, etherType ethernet.EtherType, payload []byte) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,12 +63,31 @@ const (
 
 // Open implements Wire by a packet socket.
 func (Kernel) Open(link string) (Port, error) {
+	// Protocol 0: the socket receives nothing, so nothing piles up in it.
+	p, err := openPort(link, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	if p.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, errors.Join(fmt.Errorf("open link %s: open netlink: %w", link, err), p.Close())
+	}
+	return p, nil
+}
+
+// openPort opens a packet socket on a link. It receives the frames of an Ethernet protocol that filter lets pass,
+// which is told the link's index; a nil filter lets all pass.
+func openPort(link string, protocol int, filter func(index int) []bpf.Instruction) (*kernelPort, error) {
 	index, err := linkIndex(link)
 	if err != nil {
 		return nil, fmt.Errorf("open link %s: %w", link, err)
 	}
-	// Protocol 0: the socket receives nothing, so nothing piles up in it.
-	conn, err := packet.Listen(&net.Interface{Index: index, Name: link}, packet.Raw, 0, nil)
+	var config packet.Config
+	if filter != nil {
+		if config.Filter, err = bpf.Assemble(filter(index)); err != nil {
+			return nil, fmt.Errorf("open link %s: assemble the filter: %w", link, err)
+		}
+	}
+	conn, err := packet.Listen(&net.Interface{Index: index, Name: link}, packet.Raw, protocol, &config)
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("open link %s: the capability NET_RAW is needed: %w", link, err)
 	}
@@ -129,7 +149,7 @@ type kernelPort struct {
 	index int
 	conn  *packet.Conn
 	raw   syscall.RawConn
-	// routes answers which source address the kernel would take.
+	// routes answers which source address the kernel would take; nil in a port that nobody asks to Look.
 	routes *netlink.Handle
 }
 
@@ -142,9 +162,6 @@ func (p *kernelPort) prepare() error {
 		return err
 	}
 	p.raw = raw
-	if p.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
 	return p.control(func(fd int) error {
 		sa, err := linkAddr(fd)
 		switch {
@@ -161,6 +178,17 @@ func (p *kernelPort) prepare() error {
 
 // Look implements Port.
 func (p *kernelPort) Look() (Station, error) {
+	s, err := p.glance()
+	if err != nil {
+		return Station{}, err
+	}
+	s.LinkLocal = p.linkLocal()
+	s.Router = p.forwards()
+	return s, nil
+}
+
+// glance is Look without what concerns IPv6 alone and costs the most.
+func (p *kernelPort) glance() (Station, error) {
 	var s Station
 	err := p.control(func(fd int) error {
 		// Another index means that the link was made again under the same name.
@@ -190,8 +218,6 @@ func (p *kernelPort) Look() (Station, error) {
 	if err != nil {
 		return Station{}, fmt.Errorf("look at link %s: %w", p.link, err)
 	}
-	s.LinkLocal = p.linkLocal()
-	s.Router = p.forwards()
 	return s, nil
 }
 
