@@ -35,9 +35,12 @@ type apiServer struct {
 	version  uint64
 	uids     int
 	leases   map[types.NamespacedName]*coordinationv1.Lease
-	history  []change
+	history  []change // the latest of it; a watch that begins earlier is refused
 	watchers map[*apiWatch]struct{}
 }
+
+// historyLength is how many changes can be watched from, at least.
+const historyLength = 2000
 
 // change is one entry of the history. A deletion has the Lease as it was, with the version of its end.
 type change struct {
@@ -133,6 +136,9 @@ func (s *apiServer) commit(before, after *coordinationv1.Lease) *coordinationv1.
 		delete(s.leases, key(before))
 	}
 	s.history = append(s.history, c)
+	if len(s.history) > 2*historyLength {
+		s.history = slices.Clone(s.history[historyLength:])
+	}
 	for w := range s.watchers {
 		w.add(c)
 	}
@@ -180,7 +186,7 @@ func selectBy(namespace string, o metav1.ListOptions) (selection, error) {
 }
 
 func (s selection) has(l *coordinationv1.Lease) bool {
-	return l != nil && l.Namespace == s.namespace && s.labels.Matches(labels.Set(l.Labels)) &&
+	return l != nil && (s.namespace == "" || l.Namespace == s.namespace) && s.labels.Matches(labels.Set(l.Labels)) &&
 		s.fields.Matches(fields.Set{"metadata.name": l.Name, "metadata.namespace": l.Namespace})
 }
 
@@ -208,6 +214,9 @@ func (s *apiServer) watch(sel selection, from string, c *apiClient) (*apiWatch, 
 	if since > s.version {
 		return nil, apierrors.NewTimeoutError("too large resource version", 1)
 	}
+	if len(s.history) > 0 && since+1 < s.history[0].version {
+		return nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", since, s.history[0].version))
+	}
 	w := &apiWatch{server: s, client: c, sel: sel, events: make(chan watch.Event), wake: make(chan struct{}, 1), over: make(chan struct{})}
 	for _, ch := range s.history {
 		if ch.version > since {
@@ -229,7 +238,13 @@ type apiWatch struct {
 	once   sync.Once
 
 	mu    sync.Mutex // guards queue
-	queue []watch.Event
+	queue []sentEvent
+}
+
+// sentEvent is on its way since a time.
+type sentEvent struct {
+	watch.Event
+	at time.Time
 }
 
 func (w *apiWatch) add(c change) {
@@ -247,7 +262,7 @@ func (w *apiWatch) add(c change) {
 		return
 	}
 	w.mu.Lock()
-	w.queue = append(w.queue, e)
+	w.queue = append(w.queue, sentEvent{e, time.Now()})
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -255,11 +270,11 @@ func (w *apiWatch) add(c change) {
 	}
 }
 
-func (w *apiWatch) next() (watch.Event, bool) {
+func (w *apiWatch) next() (sentEvent, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.queue) == 0 {
-		return watch.Event{}, false
+		return sentEvent{}, false
 	}
 	e := w.queue[0]
 	w.queue = w.queue[1:]
@@ -284,12 +299,12 @@ func (w *apiWatch) deliver() {
 				return
 			}
 		}
-		if !w.client.carry(w.over) {
+		if !w.client.carry(w.over, e.at) {
 			return
 		}
 		select {
-		case w.events <- e:
-			w.client.show(e)
+		case w.events <- e.Event:
+			w.client.show(e.Event)
 		case <-w.over:
 			return
 		}
@@ -323,6 +338,8 @@ type apiClient struct {
 	changed chan struct{} // closed when fault changes
 	watches map[*apiWatch]struct{}
 	calls   map[string]int
+	busy    int // requests that are waited for
+	busiest int
 	seen    func(*coordinationv1.Lease) // what the process gets to know; may be nil
 }
 
@@ -366,14 +383,24 @@ func (c *apiClient) count() map[string]int {
 	return maps.Clone(c.calls)
 }
 
+// most is how many requests were waited for at once, since it was asked last.
+func (c *apiClient) most() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	most := c.busiest
+	c.busiest = c.busy
+	return most
+}
+
 func (c *apiClient) show(e watch.Event) {
 	if l, ok := e.Object.(*coordinationv1.Lease); ok && c.seen != nil && e.Type != watch.Deleted {
 		c.seen(l)
 	}
 }
 
-// carry brings a watch event to the client. A connection that hangs is held until it works again.
-func (c *apiClient) carry(over <-chan struct{}) bool {
+// carry brings a watch event to the client, which was sent at a time. A connection that hangs is held until it works
+// again.
+func (c *apiClient) carry(over <-chan struct{}, sent time.Time) bool {
 	for {
 		fault, changed, delay := c.condition()
 		switch fault {
@@ -381,7 +408,7 @@ func (c *apiClient) carry(over <-chan struct{}) bool {
 			return false
 		case up:
 			select {
-			case <-time.After(delay):
+			case <-time.After(time.Until(sent.Add(delay))):
 			case <-over:
 				return false
 			}
@@ -407,7 +434,14 @@ func do[T any](ctx context.Context, c *apiClient, verb string, f func() (T, erro
 	c.gate.wait()
 	c.mu.Lock()
 	c.calls[verb]++
+	c.busy++
+	c.busiest = max(c.busiest, c.busy)
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.busy--
+		c.mu.Unlock()
+	}()
 	type answer struct {
 		value T
 		err   error
@@ -675,6 +709,26 @@ func TestAPIServer(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"ADDED a 102", "DELETED a 104"}, events(byLabel)); diff != "" {
 			t.Errorf("watch by label (-want +got):\n%s", diff)
+		}
+
+		everywhere := c.Leases("")
+		other := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "b"}}
+		if _, err := c.Leases("other").Create(ctx, other, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if list, err = everywhere.List(ctx, metav1.ListOptions{FieldSelector: "metadata.namespace!=kube-system"}); err != nil || len(list.Items) != 1 || list.Items[0].Namespace != "other" {
+			t.Errorf("list of all namespaces but one: %v, %v", list, err)
+		}
+		if list, err = everywhere.List(ctx, metav1.ListOptions{}); err != nil || len(list.Items) != 2 {
+			t.Errorf("list of all namespaces: %v, %v", list, err)
+		}
+		for range 2*historyLength + 1 {
+			if err := s.edit(key(other), func(l *coordinationv1.Lease) { l.Annotations = map[string]string{"at": l.ResourceVersion} }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := leases.Watch(ctx, metav1.ListOptions{ResourceVersion: "101"}); !apierrors.IsResourceExpired(err) {
+			t.Errorf("watch from too long ago: %v, want Expired (410)", err)
 		}
 
 		c.set(refused)

@@ -3,6 +3,7 @@ package ha
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -101,6 +102,15 @@ type core struct {
 	timing              Timing
 	grace               time.Duration // added to another's Lease before it is taken
 	annotations         map[string]string
+	labels              map[string]string
+	owner               *metav1.OwnerReference
+	// fed says that the Lease, or its absence, will be told without being asked for.
+	fed bool
+	// delay is how much later than the best candidate this one tries for a Lease that is to be had.
+	delay time.Duration
+	// anchor is a moment before the first renewal from which all are whole retry periods away, so that those of many
+	// Leases can be spread; zero counts from the last renewal.
+	anchor time.Time
 
 	known    bool                  // the Lease, or its absence, was seen at least once
 	lease    *coordinationv1.Lease // as last seen; nil while there is none
@@ -308,6 +318,8 @@ func (c *core) choose(now time.Time) decision {
 	switch {
 	case !c.known && c.stopping:
 		return decision{verdict: revoked, done: c.off, why: why}
+	case !c.known && c.fed:
+		return decision{verdict: undecided}
 	case !c.known:
 		return decision{verdict: undecided, write: readAgain}
 
@@ -323,8 +335,8 @@ func (c *core) choose(now time.Time) decision {
 	case c.stale:
 		return c.keep(holds, decision{write: readAgain, why: "another wrote the Lease"})
 
-	case ours && holds && !c.unproven() && now.Before(c.renewed.Add(c.timing.Retry)):
-		return decision{verdict: granted, until: c.until, wake: c.renewed.Add(c.timing.Retry)}
+	case ours && holds && !c.unproven() && now.Before(c.due()):
+		return decision{verdict: granted, until: c.until, wake: c.due()}
 	case ours:
 		// Due for renewal; or ours from before a restart or an outage, and then the write decides.
 		return c.keep(holds, decision{write: writeUpdate, lease: c.claimed(now), why: "the Lease could not be renewed in time"})
@@ -340,6 +352,15 @@ func (c *core) choose(now time.Time) decision {
 		return c.keep(holds, decision{write: writeCreate, lease: c.claimed(now), why: "the Lease is gone"})
 	}
 	return decision{verdict: revoked, write: writeUpdate, lease: c.claimed(now), why: "the Lease is free"}
+}
+
+// due is when our Lease is to be renewed: within a retry period of the last renewal, never later.
+func (c *core) due() time.Time {
+	due := c.renewed.Add(c.timing.Retry)
+	if !c.anchor.IsZero() {
+		due = due.Add(-(c.renewed.Sub(c.anchor) % c.timing.Retry))
+	}
+	return due
 }
 
 // keep gives d the verdict that goes with our own mandate: it lasts until its time is up. Before the first
@@ -382,10 +403,21 @@ func (c *core) free(now time.Time) (bool, time.Time) {
 		// A healthy one goes first. If none has taken it for as long as a Lease lasts, none is there.
 		at = at.Add(c.timing.Lease)
 	}
+	if !c.until.After(now) { // a holder whose Lease was deleted makes it again at once
+		at = at.Add(c.delay)
+	}
 	if at.Before(c.patience) {
 		at = c.patience
 	}
 	return !now.Before(at), at
+}
+
+// expects is until when somebody is bound to renew the Lease or to give it up; zero while nobody holds it.
+func (c *core) expects() time.Time {
+	if c.holder() == "" || c.orphaned {
+		return time.Time{}
+	}
+	return c.seen.Add(c.duration())
 }
 
 // duration is the holder's own word on how long its Lease lasts.
@@ -404,8 +436,10 @@ func (c *core) waiting(leaving string) string {
 		return "held by " + c.holder()
 	case leaving != "":
 		return leaving
+	case !c.patience.IsZero():
+		return "this node's health is not known yet"
 	}
-	return "this node's health is not known yet"
+	return "a better candidate goes first"
 }
 
 // claimed is the Lease as we write it to take or renew it: everything that others put there stays.
@@ -417,12 +451,9 @@ func (c *core) claimed(now time.Time) *coordinationv1.Lease {
 		lease.Spec.LeaseTransitions = new(c.transitions)
 	}
 	lease.Namespace, lease.Name = c.namespace, c.name
-	if len(c.annotations) > 0 {
-		if lease.Annotations == nil {
-			lease.Annotations = map[string]string{}
-		}
-		maps.Copy(lease.Annotations, c.annotations)
-	}
+	lease.Annotations = with(lease.Annotations, c.annotations)
+	lease.Labels = with(lease.Labels, c.labels)
+	lease.OwnerReferences = owned(lease.OwnerReferences, c.owner)
 	stamp := metav1.NewMicroTime(now)
 	if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != c.id {
 		lease.Spec.AcquireTime = &stamp
@@ -444,6 +475,33 @@ func (c *core) released(now time.Time) *coordinationv1.Lease {
 	lease.Spec.LeaseDurationSeconds = new(int32(1))
 	lease.Spec.RenewTime, lease.Spec.AcquireTime = &stamp, &stamp
 	return lease
+}
+
+// with is all that is in m and in more.
+func with(m, more map[string]string) map[string]string {
+	if len(more) == 0 {
+		return m
+	}
+	if m == nil {
+		m = map[string]string{}
+	}
+	maps.Copy(m, more)
+	return m
+}
+
+// owned is references with owner among them. One that names an earlier object of the same name goes: the garbage
+// collector goes by the UID, and would delete the Lease under its holder.
+func owned(references []metav1.OwnerReference, owner *metav1.OwnerReference) []metav1.OwnerReference {
+	if owner == nil {
+		return references
+	}
+	references = slices.DeleteFunc(references, func(r metav1.OwnerReference) bool {
+		return r.APIVersion == owner.APIVersion && r.Kind == owner.Kind && r.Name == owner.Name && r.UID != owner.UID
+	})
+	if slices.ContainsFunc(references, func(r metav1.OwnerReference) bool { return r.UID == owner.UID }) {
+		return references
+	}
+	return append(references, *owner)
 }
 
 func transitions(lease *coordinationv1.Lease) int32 {

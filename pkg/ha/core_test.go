@@ -81,6 +81,8 @@ func is(h Health) event {
 	return func(b *bench) { b.health, b.healthReason, b.patience = h, "why", time.Time{} }
 }
 
+func rank(n int) event { return func(b *bench) { b.delay = delayOf(n, b.timing) } }
+
 // otherSaid: another member said at that time that it is healthy.
 func otherSaid(s float64) event { return func(b *bench) { b.others = at(seconds(s)) } }
 func noOther(b *bench)          { b.others = time.Time{} }
@@ -359,6 +361,63 @@ func TestCore(t *testing.T) {
 			{3, nothing, "revoked, create"},
 		}},
 
+		{"what will be told is not asked for", []step{
+			{0, func(b *bench) { b.fed = true }, "undecided"},
+			{99, nothing, "undecided"},
+			{99, absentAt(9), "revoked, create"},
+		}},
+		{"the best candidate tries at once", []step{
+			{0, all(rank(0), reads(nil)), "revoked, create"},
+		}},
+		{"another one waits its turn for a free Lease", []step{
+			{0, all(rank(2), watched(free(9, 0))), "revoked, wake 300ms"},
+			{0.29, nothing, "revoked, wake 300ms"},
+			{0.3, nothing, "revoked, update"},
+			{0.4, accepted(10, 0.1), "granted until 3.3s, wake 1.3s"},
+			{1.3, nothing, "granted until 3.3s, update, wake 3.3s"},
+		}},
+		{"and for one that is not there", []step{
+			{0, all(rank(2), absentAt(9)), "revoked, wake 300ms"},
+			{0.2, absentAt(11), "revoked, wake 300ms"},
+			{0.3, nothing, "revoked, create"},
+		}},
+		{"and for one that expires", []step{
+			{0, all(rank(1), watched(theirs(10, 0))), "revoked, wake 5.4s"},
+			{1, watched(theirs(11, 1)), "revoked, wake 6.4s"},
+			{6.4, nothing, "revoked, update"},
+		}},
+		{"and for one that was deleted under another", []step{
+			{0, all(rank(1), watched(theirs(10, 0))), "revoked, wake 5.4s"},
+			{2, deletedAt(11), "revoked, wake 5.4s"},
+			{5.4, nothing, "revoked, create"},
+		}},
+		{"a rank that changes counts at once", []step{
+			{0, all(rank(9), watched(free(9, 0))), "revoked, wake 1.35s"},
+			{0.2, rank(1), "revoked, update"},
+		}},
+		{"not one of many waits for longer than a Lease lasts", []step{
+			{0, all(rank(500), watched(free(9, 0))), "revoked, wake 5s"},
+		}},
+		{"back after a crash, the Lease still ours: no rank counts", []step{
+			{0, all(rank(9), reads(ours(10, 0))), "undecided, update"},
+			{0.1, accepted(11, 0.1), "granted until 3s, wake 1s"},
+		}},
+		{"deleted under a holder: no rank counts", []step{
+			{0, all(reads(nil), func(b *bench) { b.decide() }, accepted(10, 0), rank(9)), "granted until 3s, wake 1s"},
+			{0.5, deletedAt(11), "granted until 3s, create, wake 3s"},
+		}},
+		{"emptied under a holder: the best candidate goes first", []step{
+			{0, all(reads(nil), func(b *bench) { b.decide() }, accepted(10, 0), rank(1)), "granted until 3s, wake 1s"},
+			{0.5, watched(free(11, 0)), "revoked, wake 650ms"},
+		}},
+		{"renewed at a moment of its own, never later than a retry period", []step{
+			{0, all(func(b *bench) { b.anchor = at(seconds(-9.7)) }, reads(nil)), "revoked, create"},
+			{0, accepted(10, 0), "granted until 3s, wake 300ms"},
+			{0.3, accepted(11, 0), "granted until 3.3s, wake 1.3s"},
+			{1.4, accepted(12, 0), "granted until 4.4s, wake 2.3s"}, // it came late: the next one does not
+			{3.2, accepted(13, 0), "granted until 6.2s, wake 3.3s"},
+		}},
+
 		{"stopping: addresses off, then the Lease, then done", []step{
 			hold,
 			{0.5, stop, "revoked"},
@@ -551,6 +610,58 @@ func TestRecord(t *testing.T) {
 			}
 			if !equality.Semantic.DeepEqual(before, tt.before) {
 				t.Error("the Lease that was seen has been changed")
+			}
+		})
+	}
+}
+
+// A Lease is its owner's as long as we hold it, whatever others do to it, and theirs stays.
+func TestOwner(t *testing.T) {
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Service", Name: "web", UID: "2"}
+	earlier := metav1.OwnerReference{APIVersion: "v1", Kind: "Service", Name: "web", UID: "1"}
+	foreign := metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "web", UID: "9"}
+	blocking := owner
+	blocking.BlockOwnerDeletion = new(true)
+	for _, tt := range []struct {
+		name         string
+		owner        *metav1.OwnerReference
+		before, want []metav1.OwnerReference
+	}{
+		{"none wanted, none there", nil, nil, nil},
+		{"none wanted, another's stays", nil, []metav1.OwnerReference{foreign}, []metav1.OwnerReference{foreign}},
+		{"written", &owner, nil, []metav1.OwnerReference{owner}},
+		{"there already", &owner, []metav1.OwnerReference{owner}, []metav1.OwnerReference{owner}},
+		{"there with more than we ask for", &owner, []metav1.OwnerReference{blocking}, []metav1.OwnerReference{blocking}},
+		{"another's stays", &owner, []metav1.OwnerReference{foreign}, []metav1.OwnerReference{foreign, owner}},
+		{"an earlier object of its name goes", &owner, []metav1.OwnerReference{earlier, foreign}, []metav1.OwnerReference{foreign, owner}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench()
+			b.owner, b.labels = tt.owner, map[string]string{"ours": "1"}
+			before := record("", 9, 0)
+			before.OwnerReferences, before.Labels = tt.before, map[string]string{"theirs": "2"}
+			watched(before)(b)
+			for _, write := range []string{"taken", "renewed"} {
+				d := b.decide()
+				if d.write != writeUpdate {
+					t.Fatalf("%s; want an update", say(d))
+				}
+				if diff := cmp.Diff(tt.want, d.lease.OwnerReferences); diff != "" {
+					t.Errorf("owners when %s (-want +got):\n%s", write, diff)
+				}
+				if diff := cmp.Diff(map[string]string{"ours": "1", "theirs": "2"}, d.lease.Labels); diff != "" {
+					t.Errorf("labels when %s (-want +got):\n%s", write, diff)
+				}
+				stripped := d.lease.DeepCopy()
+				stripped.OwnerReferences, stripped.Labels = tt.before, map[string]string{"theirs": "2"} // by somebody
+				stripped.ResourceVersion = "10"
+				b.wrote(b.now, b.now, stripped)
+				b.now = b.now.Add(time.Second)
+			}
+			b.stopping, b.off = true, true
+			b.until = time.Time{}
+			if d := b.decide(); d.write != writeRelease || !cmp.Equal(tt.before, d.lease.OwnerReferences) {
+				t.Errorf("given up: %s with owners %v; want them left alone", say(d), d.lease.OwnerReferences)
 			}
 		})
 	}

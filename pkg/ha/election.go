@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 )
 
@@ -24,6 +26,9 @@ const (
 	releaseTimeout = time.Second
 	// revokeRetry is the time between two tries when addresses could not be taken off.
 	revokeRetry = 500 * time.Millisecond
+	// rankStep is how much later each next candidate tries for a Lease that is to be had: time for the one before it
+	// to write it, and for that to be seen.
+	rankStep = 150 * time.Millisecond
 	// healthWait is how long a candidate waits for the first word on this node's health.
 	healthWait = 3 * time.Second
 )
@@ -39,12 +44,21 @@ type Granter interface {
 // Options configure an Election. Every field without "may" in its comment is required.
 type Options struct {
 	Namespace string
-	// Name is the Lease's, and the mandate's: no two Elections of a process share it.
-	Name     string
+	// Name is the Lease's.
+	Name string
+	// Mandate is what the Granter is told; may be empty, which means Name. No two Elections of a process share it.
+	Mandate  string
 	Identity string // of this instance: the node's name
 	Timing   Timing
 	// Annotations are written to the Lease while it is ours; may be nil.
 	Annotations map[string]string
+	// Labels likewise.
+	Labels map[string]string
+	// Owner is written to the Lease while it is ours, so that it is deleted with its owner; may be nil.
+	Owner *metav1.OwnerReference
+	// Rank is this instance's among the candidates, from 0: of a Lease that is free or has expired the best ranked
+	// tries first, each other one later by its rank. It bears on nothing else, and not on what is ours already.
+	Rank int
 	// Renewals and Watches are the same Leases by different clients, so that a renewal never waits behind a watch.
 	Renewals coordinationclient.LeasesGetter
 	Watches  coordinationclient.LeasesGetter
@@ -65,14 +79,19 @@ type Options struct {
 type Election struct {
 	o       Options
 	log     *slog.Logger
+	routine slog.Level // of lines that tell of no change here
 	metrics electionMetrics
+	company *company      // nil for one that is alone
+	turn    *turn         // nil likewise
+	group   string        // for Members
 	events  chan func()   // run by Run's goroutine
 	news    chan struct{} // holds at most one token: health, ours or a member's, may have changed
 	jitter  func(time.Duration) time.Duration
 	choose  func(now time.Time) decision // core.decide
 
-	mu   sync.Mutex // guards told
-	told *fitness   // the last SetHealth; nil before the first
+	mu      sync.Mutex // guards the fields below
+	told    *fitness   // the last SetHealth; nil before the first
+	standAs *standing  // the last stand; nil before the first
 
 	// The fields below are touched by Run's goroutine alone.
 	core      core
@@ -85,8 +104,9 @@ type Election struct {
 	revoked   int // counts Grants and Revokes, so that a late answer is told from the present one
 	again     time.Time
 	leader    string
-	namesake  bool   // it was said that another instance has our name
-	problem   string // the last API failure that was logged
+	expects   time.Time // of the core, as the feed was told
+	namesake  bool      // it was said that another instance has our name
+	problem   string    // the last API failure that was logged
 }
 
 type fitness struct {
@@ -94,36 +114,51 @@ type fitness struct {
 	reason string
 }
 
-type electionMetrics struct {
-	leader      prometheus.Gauge
-	transitions prometheus.Counter
-	renewals    prometheus.Histogram
+// standing is what a candidacy may have changed, beside its fitness.
+type standing struct {
+	rank   int
+	owner  *metav1.OwnerReference
+	labels map[string]string
+}
+
+// company is what the Elections of a Fleet share.
+type company struct {
+	feed      *feed
+	turns     *turns
+	silences  *woes // the API does not answer
+	namesakes *woes // another instance has our name
+	phases    *phases
 }
 
 // NewElection returns an Election that has not begun.
 func NewElection(o Options) *Election {
-	lease := prometheus.Labels{"lease_name": o.Name}
+	e := newElection(o)
+	e.metrics = soloMetrics(o.Name, o.Identity, o.Registerer)
+	return e
+}
+
+// newElection returns an Election without metrics.
+func newElection(o Options) *Election {
+	o.Mandate = cmp.Or(o.Mandate, o.Name)
 	e := &Election{
-		o:   o,
-		log: o.Log.With("lease", o.Namespace+"/"+o.Name),
-		metrics: electionMetrics{
-			leader: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kube_vip_is_leader",
-				Help: "1 while this instance holds the Lease.", ConstLabels: prometheus.Labels{"lease_name": o.Name, "node": o.Identity}}),
-			transitions: prometheus.NewCounter(prometheus.CounterOpts{Name: "kube_vip_leader_election_transitions_total",
-				Help: "How often this instance became the holder.", ConstLabels: lease}),
-			renewals: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kube_vip_lease_renew_duration_seconds",
-				Help: "Time until the API accepted a renewal.", Buckets: []float64{.002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, ConstLabels: lease}),
-		},
-		events: make(chan func()),
-		news:   make(chan struct{}, 1),
-		jitter: rand.N[time.Duration],
-		core:   core{namespace: o.Namespace, name: o.Name, id: o.Identity, timing: o.Timing, grace: expiryGrace, annotations: o.Annotations},
+		o:       o,
+		log:     o.Log.With("lease", o.Namespace+"/"+o.Name),
+		routine: slog.LevelInfo,
+		group:   o.Name,
+		events:  make(chan func()),
+		news:    make(chan struct{}, 1),
+		jitter:  rand.N[time.Duration],
+		core: core{namespace: o.Namespace, name: o.Name, id: o.Identity, timing: o.Timing, grace: expiryGrace,
+			annotations: o.Annotations, labels: o.Labels, owner: o.Owner, delay: delayOf(o.Rank, o.Timing)},
 	}
 	e.choose = e.core.decide
-	if o.Registerer != nil {
-		o.Registerer.MustRegister(e.metrics.leader, e.metrics.transitions, e.metrics.renewals)
-	}
 	return e
+}
+
+// delayOf is how much later than the first one a candidate tries. The last of many do not wait for longer than a dead
+// holder is waited for.
+func delayOf(rank int, t Timing) time.Duration {
+	return min(time.Duration(max(rank, 0))*rankStep, t.Lease)
 }
 
 // SetHealth says what this node can do for the group. It may be called from any goroutine, before and while
@@ -131,6 +166,14 @@ func NewElection(o Options) *Election {
 func (e *Election) SetHealth(h Health, reason string) {
 	e.mu.Lock()
 	e.told = &fitness{h, reason}
+	e.mu.Unlock()
+	e.hint()
+}
+
+// stand says as what this instance stands from now on. Like SetHealth it does not block.
+func (e *Election) stand(s standing) {
+	e.mu.Lock()
+	e.standAs = &s
 	e.mu.Unlock()
 	e.hint()
 }
@@ -146,28 +189,35 @@ func (e *Election) hint() {
 // learn takes the news over.
 func (e *Election) learn() {
 	e.mu.Lock()
-	told := e.told
+	told, as := e.told, e.standAs
 	e.mu.Unlock()
 	if told != nil {
 		e.core.fits(time.Now(), told.health, told.reason)
 	}
+	if as != nil {
+		e.core.delay, e.core.owner, e.core.labels = delayOf(as.rank, e.o.Timing), as.owner, as.labels
+	}
 	if e.o.Members != nil {
-		e.core.others = e.o.Members.healthy(e.o.Name)
+		e.core.others = e.o.Members.healthy(e.group)
 	}
 }
 
 // Run stands for election until ctx ends; then it takes the addresses off, gives the Lease up and returns. Only
 // then can it fail, and says that the Lease is left to expire. Run is called once.
 func (e *Election) Run(ctx context.Context) error {
-	e.log.Info("Beginning cluster membership", "namespace", e.o.Namespace, "lock", e.o.Name, "id", e.o.Identity)
+	e.log.Log(ctx, e.routine, "Beginning cluster membership", "namespace", e.o.Namespace, "lock", e.o.Name, "id", e.o.Identity)
 	// Calls outlive ctx: a Lease is given up after the order to stop.
 	calls, endCalls := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer endCalls()
-	work.Go(func() { e.watch(calls) })
-	if e.o.Members != nil {
-		defer e.o.Members.subscribe(e.o.Name, e.hint)()
+	if e.company != nil {
+		defer e.join(calls)()
+	} else {
+		work.Go(func() { e.watch(calls) })
+		if e.o.Members != nil {
+			defer e.o.Members.subscribe(e.group, e.hint)()
+		}
 	}
 	if e.o.AwaitHealth {
 		e.core.patience = time.Now().Add(healthWait)
@@ -191,6 +241,7 @@ func (e *Election) Run(ctx context.Context) error {
 			f()
 		case <-e.news:
 			e.learn()
+		case <-e.turn.come():
 		case <-timer.C:
 		case <-stop:
 			stop = nil
@@ -198,6 +249,24 @@ func (e *Election) Run(ctx context.Context) error {
 			deadline = time.After(stopDeadline)
 		case <-deadline:
 			return fmt.Errorf("give up Lease %s/%s: not done within %s; it is left to expire", e.o.Namespace, e.o.Name, stopDeadline)
+		}
+	}
+}
+
+// join makes e one of its company, until what it returns is called.
+func (e *Election) join(calls context.Context) (part func()) {
+	c, name := e.company, types.NamespacedName{Namespace: e.o.Namespace, Name: e.o.Name}
+	e.core.fed = true
+	// What an earlier Election of this process wrote may be told late. It is ours.
+	e.core.stamp = time.Now().Truncate(time.Microsecond)
+	c.feed.join(name, &e.core, func(f func(*core)) { e.send(calls, func() { f(&e.core) }) })
+	return func() {
+		c.feed.part(name, &e.core)
+		if e.problem != "" {
+			c.silences.less()
+		}
+		if e.namesake {
+			c.namesakes.less()
 		}
 	}
 }
@@ -214,7 +283,7 @@ func (e *Election) next(d decision, now time.Time) time.Duration {
 func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, now time.Time) {
 	switch {
 	case d.verdict == granted && (e.applied != granted || !d.until.Equal(e.until)):
-		e.o.Granter.Grant(e.o.Name, d.until)
+		e.o.Granter.Grant(e.o.Mandate, d.until)
 		e.until, e.revoking, e.again = d.until, false, time.Time{}
 		e.revoked++ // an answer to an earlier Revoke says nothing any more
 	case d.verdict == revoked && !e.revoking && (e.applied != revoked || !e.again.IsZero() && !now.Before(e.again)):
@@ -227,25 +296,43 @@ func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, 
 	switch {
 	case e.claiming && d.abort:
 		e.abortCall()
-	case d.write != writeNothing && !e.calling:
+	case e.calling:
+	case d.write == writeNothing:
+		e.turn.pass()
+	case e.turn.take(now, &e.core, d):
 		e.begin(ctx, work, d)
 	}
+	e.tell(ctx)
+}
+
+// tell says what is new about the Lease.
+func (e *Election) tell(ctx context.Context) {
 	if e.core.namesake != e.namesake {
 		e.namesake = e.core.namesake
-		if e.namesake {
-			e.log.Error("another instance holds the Lease under this node's name: give each node a name of its own by vip_nodename", "node", e.o.Identity)
+		const text = "another instance holds the Lease under this node's name: give each node a name of its own by vip_nodename"
+		switch {
+		case e.namesake && e.company != nil:
+			e.company.namesakes.begin(e.log, text, "node", e.o.Identity)
+		case e.namesake:
+			e.log.Error(text, "node", e.o.Identity)
+		case e.company != nil:
+			e.company.namesakes.end()
 		}
 	}
 	if leader := e.core.holder(); leader != e.leader && e.core.known {
 		e.leader = leader
 		if leader != "" {
-			e.log.Info("new leader elected: "+leader, "node", leader)
+			e.log.Log(ctx, e.routine, "new leader elected: "+leader, "node", leader)
 		}
+	}
+	if until := e.core.expects(); e.company != nil && !until.Equal(e.expects) {
+		e.expects = until
+		e.company.feed.expect(types.NamespacedName{Namespace: e.o.Namespace, Name: e.o.Name}, until)
 	}
 }
 
 func (e *Election) revoke(ctx context.Context, work *sync.WaitGroup) {
-	off := e.o.Granter.Revoke(e.o.Name)
+	off := e.o.Granter.Revoke(e.o.Mandate)
 	e.revoking, e.again = true, time.Time{}
 	e.revoked++
 	mine := e.revoked
@@ -268,6 +355,7 @@ func (e *Election) revoke(ctx context.Context, work *sync.WaitGroup) {
 
 func (e *Election) changed(before verdict, d decision) {
 	led := d.verdict == granted
+	e.turn.hold(led)
 	if led {
 		e.log.Info("this node holds the Lease", "node", e.o.Identity)
 		e.metrics.leader.Set(1)
@@ -302,6 +390,9 @@ func (e *Election) begin(ctx context.Context, work *sync.WaitGroup, d decision) 
 	call, cancel := context.WithTimeout(ctx, e.callTimeout(d.write))
 	if d.lease != nil {
 		e.core.writes(d.lease)
+	}
+	if e.company != nil && d.verdict != granted {
+		e.core.anchor = e.company.phases.next()
 	}
 	e.calling, e.claiming, e.abortCall = true, d.write == writeCreate || d.write == writeUpdate, cancel
 	work.Go(func() {
@@ -372,8 +463,12 @@ func (e *Election) report(verb string, err error) {
 	}
 	switch {
 	case text == e.problem:
+	case text == "" && e.company != nil:
+		e.company.silences.end()
 	case text == "":
 		e.log.Info("the API answers for the Lease again")
+	case e.problem == "" && e.company != nil:
+		e.company.silences.begin(e.log, "could not "+verb+" the Lease; trying again", "err", err)
 	case e.problem == "":
 		e.log.Warn("could not "+verb+" the Lease; trying again", "err", err)
 	default:

@@ -645,7 +645,7 @@ func TestRestartWithoutAGap(t *testing.T) {
 
 func check(t *testing.T, s *sim) {
 	t.Helper()
-	if wrong := append(s.errs, s.segment.violations...); len(wrong) > 0 {
+	if wrong := append(s.errs, s.violations()...); len(wrong) > 0 {
 		t.Errorf("%s\n%s", strings.Join(wrong, "\n"), strings.Join(s.log, "\n"))
 	}
 }
@@ -659,7 +659,7 @@ func TestHealthMovesTheAddress(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		set := func(name string, h Health) {
 			n := s.node(name)
-			n.change(func() { n.health = h })
+			s.change(n, func() { n.health = h })
 		}
 		first := s.holder()
 

@@ -39,6 +39,9 @@ const (
 
 var simKey = types.NamespacedName{Namespace: simNamespace, Name: simLease}
 
+// fleetKeys are the Leases that Fleets stand for.
+var fleetKeys = []types.NamespacedName{{Namespace: "default", Name: "kubevip-web"}, {Namespace: "other", Name: "kubevip-web"}, {Namespace: "other", Name: "kubevip-mail"}}
+
 // segment is the network that the nodes share: it knows who has the address at each moment.
 type segment struct {
 	note func(string, ...any)
@@ -108,6 +111,21 @@ func (s *segment) moved() int {
 }
 
 func clock() string { return time.Now().Format("04:05.000") }
+
+// tables is a Granter of several mandates.
+type tables map[string]*table
+
+var _ Granter = tables(nil)
+
+func (t tables) Grant(mandate string, until time.Time) { t[mandate].Grant(mandate, until) }
+
+func (t tables) Revoke(mandate string) func(context.Context) error { return t[mandate].Revoke(mandate) }
+
+func (t tables) impair(stuck, busy bool) {
+	for _, table := range t {
+		table.impair(stuck, busy)
+	}
+}
 
 // table is a Granter that does what vip.Table does, on a segment: one goroutine that compares, an address that the
 // kernel takes away by itself, and nothing without the process.
@@ -243,8 +261,9 @@ type process struct {
 	gate     *gate
 	renewals *apiClient
 	watches  *apiClient
-	table    *table
-	election *Election
+	tables   tables
+	election *Election // nil if there is a fleet
+	fleet    *Fleet
 	members  *Members
 	cancel   context.CancelFunc
 	done     chan struct{} // closed when Run of Election and Members have returned
@@ -256,34 +275,35 @@ type process struct {
 
 // sighted is who a process saw in the Lease, and when.
 type sighted struct {
+	lease  types.NamespacedName
 	holder string
 	at     time.Time
 }
 
 func (p *process) saw(l *coordinationv1.Lease) {
-	if l.Name != simLease || l.Spec.HolderIdentity == nil {
+	if strings.HasPrefix(l.Name, MemberPrefix) || l.Spec.HolderIdentity == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sightings = append(p.sightings, sighted{*l.Spec.HolderIdentity, time.Now()})
+	p.sightings = append(p.sightings, sighted{key(l), *l.Spec.HolderIdentity, time.Now()})
 }
 
 // knew says whether the process had seen, before a time, the Lease that holder has had since.
-func (p *process) knew(holder string, since, before time.Time) bool {
+func (p *process) knew(lease types.NamespacedName, holder string, since, before time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(p.sightings, func(s sighted) bool {
-		return s.holder == holder && s.at.Before(before) && s.at.After(since.Add(-time.Second))
+		return s.lease == lease && s.holder == holder && s.at.Before(before) && s.at.After(since.Add(-time.Second))
 	})
 }
 
 // holders lists whom the process saw in the Lease after a time.
-func (p *process) holders(after time.Time) (list []string) {
+func (p *process) holders(lease types.NamespacedName, after time.Time) (list []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.sightings {
-		if s.at.After(after) {
+		if s.lease == lease && s.at.After(after) {
 			list = append(list, s.holder)
 		}
 	}
@@ -302,6 +322,8 @@ type node struct {
 	jam     bool      // its address can not be taken off
 	busy    bool      // its address is put on and taken off late
 	trouble time.Time // when something was wrong with it last
+	ranks   []int     // per lock
+	away    []bool    // per lock: it does not stand for it
 }
 
 // well says that nothing is wrong with the node that could keep it from hearing of a change at once.
@@ -326,7 +348,9 @@ type sim struct {
 	timing  Timing
 	tamper  func(*core, time.Time) decision // decides with a rule broken; nil means core.decide
 	server  *apiServer
-	segment *segment
+	fleets  bool // every process is a Fleet
+	locks   []*lock
+	segment *segment // of the first
 	nodes   []*node
 	lives   uint64
 	verbose bool
@@ -335,8 +359,18 @@ type sim struct {
 
 	mu      sync.Mutex // guards the fields below
 	log     []string
-	loose   []intervention // a stranger emptied or deleted the Lease
 	started []*process
+}
+
+// lock is a Lease and the address that goes with it.
+type lock struct {
+	s       *sim
+	number  int
+	key     types.NamespacedName
+	mandate string
+	*segment
+
+	loose []intervention // a stranger emptied or deleted the Lease; guarded by sim.mu
 }
 
 // intervention is a stranger's: the Lease does not protect its holder any more.
@@ -347,11 +381,52 @@ type intervention struct {
 
 func newSim(t *testing.T, seed uint64, nodes int, timing Timing) *sim {
 	s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), timing: timing, server: newAPIServer()}
-	s.segment = &segment{note: s.note, since: map[string]time.Time{}, until: map[string]time.Time{}, excuse: s.excuse}
+	s.addLock(simKey, simLease)
+	s.segment = s.locks[0].segment
 	for i := range nodes {
-		s.nodes = append(s.nodes, &node{name: fmt.Sprintf("node-%d", i+1), latency: wellLatency})
+		s.nodes = append(s.nodes, &node{name: fmt.Sprintf("node-%d", i+1), latency: wellLatency, ranks: []int{0}, away: []bool{false}})
 	}
 	return s
+}
+
+// ranked gives every node a rank for every Lease. Ranks are opinions: two nodes may have the same.
+func (s *sim) ranked() *sim {
+	for _, n := range s.nodes {
+		for i := range n.ranks {
+			n.ranks[i] = s.rng.IntN(len(s.nodes))
+		}
+	}
+	return s
+}
+
+// newFleetSim has Fleets instead of Elections.
+func newFleetSim(t *testing.T, seed uint64, nodes int, timing Timing) *sim {
+	s := newSim(t, seed, nodes, timing)
+	s.fleets, s.locks = true, nil
+	for _, k := range fleetKeys {
+		s.addLock(k, k.String())
+	}
+	s.segment = s.locks[0].segment
+	for _, n := range s.nodes {
+		n.ranks, n.away = make([]int, len(s.locks)), make([]bool, len(s.locks))
+	}
+	return s.ranked()
+}
+
+func (s *sim) addLock(key types.NamespacedName, mandate string) {
+	l := &lock{s: s, number: len(s.locks), key: key, mandate: mandate}
+	l.segment = &segment{since: map[string]time.Time{}, until: map[string]time.Time{}, excuse: l.excuse,
+		note: func(format string, args ...any) { s.note(mandate+": "+format, args...) }}
+	s.locks = append(s.locks, l)
+}
+
+func (s *sim) anyLock() *lock { return s.locks[s.rng.IntN(len(s.locks))] }
+
+func (s *sim) violations() (list []string) {
+	for _, l := range s.locks {
+		list = append(list, l.segment.violations...)
+	}
+	return list
 }
 
 func (s *sim) note(format string, args ...any) {
@@ -372,13 +447,14 @@ func (s *sim) node(name string) *node {
 // excuse says whether a stranger's hand is why second has the address while first, since, has it still. Nothing but
 // an emptied Lease, or a deleted one that was made again by somebody who did not know its holder, is an excuse, and
 // not for long.
-func (s *sim) excuse(first, second string, since time.Time) string {
+func (l *lock) excuse(first, second string, since time.Time) string {
+	s := l.s
 	bound := watchBound
 	if !s.node(first).well() {
 		bound = s.timing.Renew + kernelRounding + kernelLate
 	}
 	s.mu.Lock()
-	loose, lives := slices.Clone(s.loose), slices.Clone(s.started)
+	loose, lives := slices.Clone(l.loose), slices.Clone(s.started)
 	s.mu.Unlock()
 	var taker *process // which may have been killed since
 	for _, p := range lives {
@@ -392,12 +468,12 @@ func (s *sim) excuse(first, second string, since time.Time) string {
 		case ago > bound:
 		case !by.deleted:
 			return "the Lease was emptied by hand " + ago.String() + " ago"
-		case !taker.knew(first, since, by.at):
+		case !taker.knew(l.key, first, since, by.at):
 			return "the Lease was deleted by hand " + ago.String() + " ago, and " + second + " did not know its holder"
 		}
-		for _, between := range taker.holders(by.at) {
+		for _, between := range taker.holders(l.key, by.at) {
 			for _, p := range lives {
-				if by.deleted && ago <= bound && p.node == between && between != first && !p.knew(first, since, by.at) {
+				if by.deleted && ago <= bound && p.node == between && between != first && !p.knew(l.key, first, since, by.at) {
 					return "the Lease was deleted by hand " + ago.String() + " ago, and " + between + " did not know its holder"
 				}
 			}
@@ -416,7 +492,10 @@ func (s *sim) start(n *node) {
 	for _, c := range []*apiClient{p.renewals, p.watches} {
 		c.seen = p.saw
 	}
-	p.table = newTable(n.name, s.segment, g, seed)
+	p.tables = tables{}
+	for i, l := range s.locks {
+		p.tables[l.mandate] = newTable(n.name, l.segment, g, seed+uint64(i)<<48)
+	}
 	log := slog.New(slog.DiscardHandler)
 	if s.verbose {
 		log = slog.New(slog.NewTextHandler(simWriter{s}, &slog.HandlerOptions{Level: slog.LevelDebug,
@@ -429,8 +508,6 @@ func (s *sim) start(n *node) {
 	}
 	p.members = NewMembers(MembersOptions{Namespace: simNamespace, Identity: n.name, Groups: []string{simLease}, Version: "sim",
 		Leases: p.watches, Watches: p.watches, Log: log})
-	p.election = NewElection(Options{Namespace: simNamespace, Name: simLease, Identity: n.name, Timing: s.timing,
-		Renewals: p.renewals, Watches: p.watches, Granter: p.table, Members: p.members, AwaitHealth: true, Log: log})
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var mu sync.Mutex
 	jitter := func(d time.Duration) time.Duration {
@@ -438,17 +515,31 @@ func (s *sim) start(n *node) {
 		defer mu.Unlock()
 		return time.Duration(rng.Int64N(int64(d)))
 	}
-	p.election.jitter, p.members.jitter = jitter, jitter
-	if s.tamper != nil {
-		e := p.election
-		e.choose = func(now time.Time) decision { return s.tamper(&e.core, now) }
+	p.members.jitter = jitter
+	prepare := func(e *Election) {
+		e.jitter = jitter
+		if s.tamper != nil {
+			e.choose = func(now time.Time) decision { return s.tamper(&e.core, now) }
+		}
+	}
+	var stand func(context.Context) error
+	if s.fleets {
+		p.fleet = NewFleet(FleetOptions{Identity: n.name, Timing: s.timing, Renewals: p.renewals, Watches: p.watches,
+			Granter: p.tables, Members: p.members, Group: simLease, Log: log})
+		p.fleet.company.feed.jitter, p.fleet.prepare = jitter, prepare
+		stand = p.fleet.Run
+	} else {
+		p.election = NewElection(Options{Namespace: simNamespace, Name: simLease, Identity: n.name, Timing: s.timing, Rank: n.ranks[0],
+			Renewals: p.renewals, Watches: p.watches, Granter: p.tables, Members: p.members, AwaitHealth: true, Log: log})
+		prepare(p.election)
+		stand = p.election.Run
 	}
 	n.mu.Lock()
 	n.proc = p
 	fault, latency, jam, busy := n.fault, n.latency, n.jam, n.busy
 	n.mu.Unlock()
 	p.impair(fault, latency)
-	p.table.impair(jam, busy)
+	p.tables.impair(jam, busy)
 	s.mu.Lock()
 	s.started = append(s.started, p)
 	s.mu.Unlock()
@@ -458,17 +549,16 @@ func (s *sim) start(n *node) {
 	p.cancel = cancel
 	tables, endTable := context.WithCancel(s.t.Context())
 	var work, runs sync.WaitGroup
-	work.Go(func() { p.table.run(tables) })
+	for _, t := range p.tables {
+		work.Go(func() { t.run(tables) })
+	}
 	runs.Go(func() { p.members.Run(ctx) })
-	runs.Go(func() { p.err = p.election.Run(ctx) })
+	runs.Go(func() { p.err = stand(ctx) })
 	word := time.Duration(s.rng.Int64N(int64(time.Second))) // the first word on health
 	runs.Go(func() {
 		select {
 		case <-time.After(word):
-			n.mu.Lock()
-			h := n.health
-			n.mu.Unlock()
-			p.setHealth(h)
+			p.setHealth(s, n)
 		case <-ctx.Done():
 		}
 	})
@@ -487,9 +577,26 @@ func (w simWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *process) setHealth(h Health) {
-	p.members.SetHealth(h, "the simulation says so")
-	p.election.SetHealth(h, "the simulation says so")
+// setHealth tells the process how its machine is and, of a Fleet, what it stands for.
+func (p *process) setHealth(s *sim, n *node) {
+	const why = "the simulation says so"
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p.members.SetHealth(n.health, why)
+	if p.election != nil {
+		p.election.SetHealth(n.health, why)
+		return
+	}
+	for i, l := range s.locks {
+		if n.away[i] {
+			p.fleet.Leave(l.key.Namespace, l.key.Name)
+			continue
+		}
+		err := p.fleet.Stand(Candidacy{Namespace: l.key.Namespace, Name: l.key.Name, Rank: n.ranks[i], Health: n.health, Reason: why})
+		if err != nil {
+			panic(err)
+		}
+	}
 }
 
 func (p *process) impair(fault outage, latency time.Duration) {
@@ -503,18 +610,18 @@ func (p *process) impair(fault outage, latency time.Duration) {
 }
 
 // change changes something about the machine, and tells the process that runs there.
-func (n *node) change(f func()) {
+func (s *sim) change(n *node, f func()) {
 	n.mu.Lock()
 	f()
 	n.trouble = time.Now()
-	p, fault, latency, jam, busy, health := n.proc, n.fault, n.latency, n.jam, n.busy, n.health
+	p, fault, latency, jam, busy := n.proc, n.fault, n.latency, n.jam, n.busy
 	n.mu.Unlock()
 	if p == nil {
 		return
 	}
 	p.impair(fault, latency)
-	p.table.impair(jam, busy)
-	p.setHealth(health)
+	p.tables.impair(jam, busy)
+	p.setHealth(s, n)
 }
 
 // end takes the process away from the machine. It is told to stop, or killed.
@@ -563,7 +670,7 @@ func (s *sim) between(a, b time.Duration) time.Duration {
 // anyNode is the one that has the address, half of the time.
 func (s *sim) anyNode() *node {
 	n := s.nodes[s.rng.IntN(len(s.nodes))]
-	if have := s.segment.have(); s.rng.IntN(2) == 0 && len(have) > 0 {
+	if have := s.anyLock().have(); s.rng.IntN(2) == 0 && len(have) > 0 {
 		n = s.node(have[0])
 	}
 	return n
@@ -606,27 +713,27 @@ var faults = []struct {
 		p.gate.pause()
 		return func() {
 			s.note("%s resumes", n.name)
-			n.change(func() {})
+			s.change(n, func() {})
 			p.gate.resume()
 		}, s.between(10*time.Millisecond, 12*time.Second)
 	}},
 	{4, func(s *sim) (func(), time.Duration) { // one node's way to the API
 		n, fault := s.anyNode(), []outage{refused, hangs, lossy, deaf}[s.rng.IntN(4)]
 		s.note("%s: API %d", n.name, fault)
-		n.change(func() { n.fault = fault })
-		return func() { s.answersLost(fault); s.note("%s: API up", n.name); n.change(func() { n.fault = up }) }, s.between(100*time.Millisecond, 12*time.Second)
+		s.change(n, func() { n.fault = fault })
+		return func() { s.answersLost(fault); s.note("%s: API up", n.name); s.change(n, func() { n.fault = up }) }, s.between(100*time.Millisecond, 12*time.Second)
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // everybody's
 		fault := []outage{refused, hangs, lossy}[s.rng.IntN(3)]
 		s.note("everybody: API %d", fault)
 		for _, n := range s.nodes {
-			n.change(func() { n.fault = fault })
+			s.change(n, func() { n.fault = fault })
 		}
 		return func() {
 			s.note("everybody: API up")
 			s.answersLost(fault)
 			for _, n := range s.nodes {
-				n.change(func() { n.fault = up })
+				s.change(n, func() { n.fault = up })
 			}
 		}, s.between(100*time.Millisecond, 15*time.Second)
 	}},
@@ -634,12 +741,12 @@ var faults = []struct {
 		latency := s.between(100*time.Millisecond, 2500*time.Millisecond)
 		s.note("API slow: %s", latency)
 		for _, n := range s.nodes {
-			n.change(func() { n.latency = latency })
+			s.change(n, func() { n.latency = latency })
 		}
 		return func() {
 			s.note("API fast")
 			for _, n := range s.nodes {
-				n.change(func() { n.latency = wellLatency })
+				s.change(n, func() { n.latency = wellLatency })
 			}
 		}, s.between(time.Second, 12*time.Second)
 	}},
@@ -647,30 +754,34 @@ var faults = []struct {
 		n := s.anyNode()
 		if p := n.life(); p != nil {
 			s.note("%s: watches end", n.name)
-			n.change(func() {})
+			s.change(n, func() {})
 			p.watches.cut()
 		}
 		return nil, 0
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // kubectl delete
-		s.note("Lease deleted: %v", s.server.delete(simKey))
-		s.intervene(true)
+		l := s.anyLock()
+		l.note("Lease deleted: %v", s.server.delete(l.key))
+		l.intervene(true)
 		return nil, 0
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // kubectl edit
-		s.note("Lease emptied: %v", s.server.edit(simKey, func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("") }))
-		s.intervene(false)
+		l := s.anyLock()
+		l.note("Lease emptied: %v", s.server.edit(l.key, func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("") }))
+		l.intervene(false)
 		return nil, 0
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // a foreign holder that never renews
-		s.note("Lease stolen: %v", s.server.edit(simKey, func(l *coordinationv1.Lease) {
+		l := s.anyLock()
+		l.note("Lease stolen: %v", s.server.edit(l.key, func(l *coordinationv1.Lease) {
 			l.Spec.HolderIdentity = new("stranger")
 			l.Spec.LeaseDurationSeconds = new(int32(s.timing.Lease / time.Second))
 		}))
 		return nil, 0
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // somebody's annotation
-		s.note("Lease annotated: %v", s.server.edit(simKey, func(l *coordinationv1.Lease) {
+		l := s.anyLock()
+		l.note("Lease annotated: %v", s.server.edit(l.key, func(l *coordinationv1.Lease) {
 			l.Annotations = map[string]string{"note": clock()}
 		}))
 		return nil, 0
@@ -678,36 +789,48 @@ var faults = []struct {
 	{4, func(s *sim) (func(), time.Duration) { // an API server falls ill, a link goes down
 		n, h := s.anyNode(), []Health{Healthy, Healthy, Unhealthy, Unhealthy, Unable}[s.rng.IntN(5)]
 		s.note("%s is %s", n.name, h)
-		n.change(func() { n.health = h })
+		s.change(n, func() { n.health = h })
 		return nil, 0
 	}},
 	{4, func(s *sim) (func(), time.Duration) { // for a moment only
 		n, h := s.anyNode(), []Health{Unhealthy, Unable}[s.rng.IntN(2)]
 		s.note("%s is %s", n.name, h)
-		n.change(func() { n.health = h })
-		return func() { s.note("%s is healthy", n.name); n.change(func() { n.health = Healthy }) }, s.between(time.Millisecond, 3*time.Second)
+		s.change(n, func() { n.health = h })
+		return func() { s.note("%s is healthy", n.name); s.change(n, func() { n.health = Healthy }) }, s.between(time.Millisecond, 3*time.Second)
 	}},
 	{3, func(s *sim) (func(), time.Duration) { // for less than that, on a node whose answers get lost
 		n := s.anyNode()
 		s.note("%s is unable, its answers get lost", n.name)
-		n.change(func() { n.health, n.fault = Unable, lossy })
+		s.change(n, func() { n.health, n.fault = Unable, lossy })
 		return func() {
 			s.note("%s is healthy, API up", n.name)
 			s.answersLost(lossy)
-			n.change(func() { n.health, n.fault = Healthy, up })
+			s.change(n, func() { n.health, n.fault = Healthy, up })
 		}, s.between(time.Millisecond, 500*time.Millisecond)
 	}},
 	{2, func(s *sim) (func(), time.Duration) { // a machine that has no time: changes of addresses take longer
 		n := s.anyNode()
 		s.note("%s is busy", n.name)
-		n.change(func() { n.busy = true })
-		return func() { s.note("%s is not busy", n.name); n.change(func() { n.busy = false }) }, s.between(time.Second, 15*time.Second)
+		s.change(n, func() { n.busy = true })
+		return func() { s.note("%s is not busy", n.name); s.change(n, func() { n.busy = false }) }, s.between(time.Second, 15*time.Second)
 	}},
 	{1, func(s *sim) (func(), time.Duration) { // the address can not be taken off
 		n := s.anyNode()
 		s.note("%s: address stuck", n.name)
-		n.change(func() { n.jam = true })
-		return func() { s.note("%s: address free", n.name); n.change(func() { n.jam = false }) }, s.between(100*time.Millisecond, 8*time.Second)
+		s.change(n, func() { n.jam = true })
+		return func() { s.note("%s: address free", n.name); s.change(n, func() { n.jam = false }) }, s.between(100*time.Millisecond, 8*time.Second)
+	}},
+	{3, func(s *sim) (func(), time.Duration) { // no endpoint of a Service on a node, for a while
+		if !s.fleets {
+			return nil, 0
+		}
+		n, l := s.anyNode(), s.anyLock()
+		l.note("%s leaves", n.name)
+		s.change(n, func() { n.away[l.number] = true })
+		return func() {
+			l.note("%s stands again", n.name)
+			s.change(n, func() { n.away[l.number], n.ranks[l.number] = false, s.rng.IntN(len(s.nodes)) })
+		}, []time.Duration{s.between(0, 20*time.Millisecond), s.between(time.Millisecond, 10*time.Second)}[s.rng.IntN(2)]
 	}},
 	{1, func(s *sim) (func(), time.Duration) { // a member Lease deleted
 		n := s.anyNode()
@@ -728,10 +851,10 @@ func (s *sim) startIfDown(n *node) {
 	}
 }
 
-func (s *sim) intervene(deleted bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.loose = append(s.loose, intervention{time.Now(), deleted})
+func (l *lock) intervene(deleted bool) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.loose = append(l.loose, intervention{time.Now(), deleted})
 }
 
 func (s *sim) happen() (func(), time.Duration) {
@@ -784,7 +907,10 @@ func (s *sim) heal() {
 		} else if i >= dead {
 			s.start(n)
 		}
-		n.change(func() { n.fault, n.latency, n.jam, n.busy = up, wellLatency, false, false })
+		s.change(n, func() {
+			n.fault, n.latency, n.jam, n.busy = up, wellLatency, false, false
+			clear(n.away)
+		})
 	}
 	var alive []*node
 	for _, n := range s.nodes {
@@ -793,7 +919,7 @@ func (s *sim) heal() {
 		}
 	}
 	if n := alive[s.rng.IntN(len(alive))]; n.health == Unable {
-		n.change(func() { n.health = []Health{Healthy, Unhealthy}[s.rng.IntN(2)] })
+		s.change(n, func() { n.health = []Health{Healthy, Unhealthy}[s.rng.IntN(2)] })
 	}
 }
 
@@ -803,9 +929,9 @@ func (s *sim) decimate() {
 	s.note("%s is healthy, the others are not; it will be killed", n.name)
 	for _, other := range s.nodes {
 		s.startIfDown(other)
-		other.change(func() { other.health = Unhealthy })
+		s.change(other, func() { other.health = Unhealthy })
 	}
-	n.change(func() { n.health = Healthy })
+	s.change(n, func() { n.health = Healthy })
 	s.until(s.between(0, 15*time.Second), func() bool { return false })
 	s.end(n, true)
 }
@@ -839,25 +965,50 @@ func (s *sim) until(d time.Duration, what func() bool) bool {
 	}
 }
 
-func (s *sim) holder() string {
-	l, err := s.server.get(simKey)
-	if err != nil || l.Spec.HolderIdentity == nil {
+func (l *lock) holder() string {
+	lease, err := l.s.server.get(l.key)
+	if err != nil || lease.Spec.HolderIdentity == nil {
 		return ""
 	}
-	return *l.Spec.HolderIdentity
+	return *lease.Spec.HolderIdentity
 }
 
 // held says that exactly one node has the address, that the Lease names it, and that it lives.
+func (l *lock) held() bool {
+	have := l.have()
+	return len(have) == 1 && have[0] == l.holder() && l.s.node(have[0]).life() != nil
+}
+
+// holder is the first Lease's.
+func (s *sim) holder() string { return s.locks[0].holder() }
+
+// held says that every address is held.
 func (s *sim) held() bool {
-	have := s.segment.have()
-	return len(have) == 1 && have[0] == s.holder() && s.node(have[0]).life() != nil
+	return !slices.ContainsFunc(s.locks, func(l *lock) bool { return !l.held() })
+}
+
+// state is who has what.
+func (s *sim) state() string {
+	var list []string
+	for _, l := range s.locks {
+		list = append(list, fmt.Sprintf("%s: the address is on %v, the Lease is %q's", l.mandate, l.have(), l.holder()))
+	}
+	return strings.Join(list, "; ")
+}
+
+// holders are those of all Leases, moves how often their addresses moved.
+func (s *sim) holders() (holders []string, moves int) {
+	for _, l := range s.locks {
+		holders, moves = append(holders, l.holder()), moves+l.moved()
+	}
+	return holders, moves
 }
 
 // settle checks what must be once all is well.
 func (s *sim) settle() {
 	// A healthy node takes the Lease when it has expired; an unhealthy one waits as long again for a healthy one
 	// that may be gone.
-	soon := s.timing.Lease + 1500*time.Millisecond
+	soon := s.timing.Lease + 1500*time.Millisecond + time.Duration(len(s.nodes))*rankStep
 	if s.best() == Unhealthy {
 		soon += s.timing.Lease
 	}
@@ -867,17 +1018,21 @@ func (s *sim) settle() {
 		aftermath += watchTimeout
 	}
 	if !s.until(soon, s.held) {
-		s.errorf("no single holder within %s: the address is on %v, the Lease is %q's", soon, s.segment.have(), s.holder())
+		s.errorf("no single holder within %s: %s", soon, s.state())
 	}
 	s.until(aftermath, func() bool { return false })
 	// By now everybody knows everybody's health.
-	if !s.until(memberPeriod+2*s.timing.Lease, func() bool { return s.held() && s.node(s.holder()).health == s.best() }) {
-		s.errorf("the Lease is %q's, on a node that is not %s; the address is on %v", s.holder(), s.best(), s.segment.have())
+	best := func() bool {
+		holders, _ := s.holders()
+		return s.held() && !slices.ContainsFunc(holders, func(h string) bool { return s.node(h).health != s.best() })
 	}
-	moves, holder := s.segment.moved(), s.holder()
+	if !s.until(memberPeriod+2*s.timing.Lease, best) {
+		s.errorf("a Lease is held on a node that is not %s: %s", s.best(), s.state())
+	}
+	holders, moves := s.holders()
 	s.until(2*memberPeriod, func() bool { return false })
-	if now := s.segment.moved(); now != moves || !s.held() || s.holder() != holder {
-		s.errorf("the address moved %d times from %s to %s while nothing happened", now-moves, holder, s.holder())
+	if nowHolders, now := s.holders(); now != moves || !s.held() || !slices.Equal(holders, nowHolders) {
+		s.errorf("addresses moved %d times from %v to %v while nothing happened", now-moves, holders, nowHolders)
 	}
 }
 
@@ -899,8 +1054,8 @@ func (s *sim) finish() {
 	if d := time.Since(began); d > time.Second {
 		s.errorf("stopping took %s", d)
 	}
-	if s.holder() != "" || len(s.segment.have()) > 0 {
-		s.errorf("after all stopped, the Lease is %q's and the address is on %v", s.holder(), s.segment.have())
+	if slices.ContainsFunc(s.locks, func(l *lock) bool { return l.holder() != "" || len(l.have()) > 0 }) {
+		s.errorf("after all stopped: %s", s.state())
 	}
 	for _, p := range s.started {
 		<-p.done
@@ -916,10 +1071,10 @@ var timings = []Timing{
 }
 
 // simulate runs one seed and returns what was wrong.
-func simulate(t *testing.T, seed uint64, tamper func(*core, time.Time) decision) (wrong []string) {
+func simulate(t *testing.T, seed uint64, make func(t *testing.T, seed uint64, nodes int, timing Timing) *sim, tamper func(*core, time.Time) decision) (wrong []string) {
 	synctest.Test(t, func(t *testing.T) {
 		shape := rand.New(rand.NewPCG(seed, 9))
-		s := newSim(t, seed, 3+shape.IntN(3), timings[shape.IntN(len(timings))])
+		s := make(t, seed, 3+shape.IntN(3), timings[shape.IntN(len(timings))])
 		s.verbose = *oneSeed != 0
 		s.tamper = tamper
 		for _, n := range s.nodes {
@@ -932,7 +1087,7 @@ func simulate(t *testing.T, seed uint64, tamper func(*core, time.Time) decision)
 		}
 		s.settle()
 		s.finish()
-		wrong = append(s.errs, s.segment.violations...)
+		wrong = append(s.errs, s.violations()...)
 		if s.verbose {
 			t.Log("\n" + strings.Join(s.log, "\n"))
 		}
@@ -949,10 +1104,24 @@ func TestSimulation(t *testing.T) {
 	if *oneSeed != 0 {
 		first, n = *oneSeed, 1
 	}
-	for seed := first; seed < first+uint64(n); seed++ {
-		if wrong := simulate(t, seed, nil); len(wrong) > 0 {
-			t.Errorf("-seed=%d:\n%s", seed, strings.Join(wrong, "\n"))
-		}
+	for _, kind := range []struct {
+		name string
+		make func(t *testing.T, seed uint64, nodes int, timing Timing) *sim
+	}{
+		{"elections", newSim},
+		{"ranked elections", func(t *testing.T, seed uint64, nodes int, timing Timing) *sim {
+			return newSim(t, seed, nodes, timing).ranked()
+		}},
+		{"fleets", newFleetSim},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := first; seed < first+uint64(n); seed++ {
+				if wrong := simulate(t, seed, kind.make, nil); len(wrong) > 0 {
+					t.Errorf("-seed=%d:\n%s", seed, strings.Join(wrong, "\n"))
+				}
+			}
+		})
 	}
 }
 
@@ -1018,16 +1187,18 @@ func TestSimulationCanFail(t *testing.T) {
 			return d
 		}},
 	} {
-		t.Run(rule.name, func(t *testing.T) {
-			t.Parallel()
-			const most = 400
-			for seed := uint64(1); seed <= most; seed++ {
-				if wrong := strings.Join(simulate(t, seed, rule.broken), "\n"); strings.Contains(wrong, rule.wants) {
-					t.Logf("seed %d: %s", seed, wrong)
-					return
+		for kind, make := range map[string]func(t *testing.T, seed uint64, nodes int, timing Timing) *sim{"election": newSim, "fleet": newFleetSim} {
+			t.Run(rule.name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				const most = 400
+				for seed := uint64(1); seed <= most; seed++ {
+					if wrong := strings.Join(simulate(t, seed, make, rule.broken), "\n"); strings.Contains(wrong, rule.wants) {
+						t.Logf("seed %d: %s", seed, wrong)
+						return
+					}
 				}
-			}
-			t.Errorf("without it, %d seeds find nothing wrong", most)
-		})
+				t.Errorf("without it, %d seeds find nothing wrong", most)
+			})
+		}
 	}
 }

@@ -68,7 +68,9 @@ type follower struct {
 	// silence is how long a watch may show nothing before it is begun again: the connection to an API server that
 	// hangs stays up.
 	silence time.Duration
-	jitter  func(time.Duration) time.Duration // a random part of it
+	// idle says that nothing is to be expected, so that silence means nothing; nil never says so.
+	idle   func() bool
+	jitter func(time.Duration) time.Duration // a random part of it
 }
 
 // follow lists and watches until ctx ends, and begins again after every failure.
@@ -104,8 +106,8 @@ func (f follower) once(ctx context.Context, leases coordinationclient.LeaseInter
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	quiet := time.AfterFunc(watchTimeout, func() { cancel(errSilent) })
-	defer quiet.Stop()
+	begin := time.AfterFunc(watchTimeout, func() { cancel(errSilent) })
+	defer begin.Stop()
 	options := selector
 	options.ResourceVersion = list.ResourceVersion
 	w, err := leases.Watch(ctx, options)
@@ -113,11 +115,18 @@ func (f follower) once(ctx context.Context, leases coordinationclient.LeaseInter
 		return fmt.Errorf("watch Leases: %w", err)
 	}
 	defer w.Stop()
-	quiet.Reset(f.silence)
+	begin.Stop()
+	quiet := time.NewTimer(f.silence)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-quiet.C:
+			if f.idle == nil || !f.idle() {
+				return errSilent
+			}
+			quiet.Reset(f.silence)
 		case event, open := <-w.ResultChan():
 			if !open {
 				return errEnded
