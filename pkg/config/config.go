@@ -18,6 +18,7 @@ type Config struct {
 	Kubernetes   Kubernetes
 	Network      Network
 	ControlPlane ControlPlane
+	Services     Services
 	Election     Election
 	ARP          ARP
 	BGP          BGP
@@ -73,6 +74,55 @@ type ControlPlane struct {
 	// Port is the API server's.
 	Port   uint16
 	Health Health
+}
+
+// Services is the VIPs of Services of type LoadBalancer.
+type Services struct {
+	Enable bool
+	// Namespace is the only one whose Services are handled; empty means all of them.
+	Namespace string
+	// Placement says what decides where VIPs are: PlacementLeader or PlacementLease.
+	Placement string
+	// Election is the older way to ask for PlacementLease. Where neither contradicts the other (Validate), it says
+	// the same as Placement.
+	Election bool
+	// LeaseName is the Lease of PlacementLeader, "name" or "namespace/name".
+	LeaseName string
+	// Interface carries the VIPs: a name, or "auto" for what Network.Interface does when it is empty; empty means
+	// Network.Interface.
+	Interface string
+	Class     Class
+	// AllowedRanges are the networks that a VIP must be in; none allow all.
+	AllowedRanges []netip.Prefix
+	// Pools says whether addresses are given out from the ConfigMap kubevip: "on", "off", or "auto" for unless a
+	// cloud provider does.
+	Pools string
+	// ExcludeLabel is "honour" when nodes with the label node.kubernetes.io/exclude-from-external-load-balancers
+	// hold no VIPs, "ignore" when they do.
+	ExcludeLabel string
+	// Endpoints reads core Endpoints in place of EndpointSlices.
+	Endpoints bool
+	// DisableUpdates leaves Services as they are: neither status nor annotations are written.
+	DisableUpdates bool
+}
+
+// Values of Services.Placement.
+const (
+	// PlacementLeader is one Lease for all Services: its holder has every VIP that it can.
+	PlacementLeader = "leader"
+	// PlacementLease is a Lease for each Service.
+	PlacementLease = "lease"
+)
+
+// Class is which Services are ours by their spec.loadBalancerClass.
+type Class struct {
+	// Name is our class.
+	Name string
+	// Legacy takes Services without a class, too, unless Only is set. Without it the class must be Name; an empty
+	// Name then is that of Services without one.
+	Legacy bool
+	// Only leaves Services without a class to others.
+	Only bool
 }
 
 // Health is how the local API server is judged.

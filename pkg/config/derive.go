@@ -9,13 +9,13 @@ import (
 // derive sets what follows from other settings.
 func (l *Loaded) derive() {
 	c := &l.Config
-	elsewhere := ""
-	for _, name := range []string{servicesEnv, wireguardEnv, tableEnv} {
-		elsewhere += l.wants(name)
-	}
-	if len(c.ControlPlane.Addresses) > 0 && !l.isSet("controlplane") && elsewhere == "" {
+	elsewhere := c.Services.Enable || l.wants(wireguardEnv) != "" || l.wants(tableEnv) != ""
+	if len(c.ControlPlane.Addresses) > 0 && !l.isSet("controlplane") && !elsewhere {
 		c.ControlPlane.Enable = true
 		l.derived("controlplane", l.spelt("address")+" is given and nothing else is enabled")
+	}
+	if !l.anyBad("servicesElection", "servicesPlacement") {
+		l.derivePlacement()
 	}
 	if c.ARP.Enable && !c.Election.Enable && !l.bad["leaderElection"] {
 		if l.isSet("leaderElection") {
@@ -28,6 +28,30 @@ func (l *Loaded) derive() {
 		l.warn("%s is below the minimum of %d ms; %d is used", l.at("arpRate"), minRate.Milliseconds(), defaultRate.Milliseconds())
 		l.derived("arpRate", fmt.Sprintf("%s is below the minimum of %d ms", l.at("arpRate"), minRate.Milliseconds()))
 		c.ARP.Rate = defaultRate
+	}
+}
+
+// derivePlacement makes both names of the placement say the same, where one of them was given alone.
+func (l *Loaded) derivePlacement() {
+	s := &l.Config.Services
+	switch election, placement := l.isSet("servicesElection"), l.isSet("servicesPlacement"); {
+	case election && !placement && s.Election:
+		s.Placement = PlacementLease
+		l.derived("servicesPlacement", l.at("servicesElection"))
+	case placement && !election && s.Placement == PlacementLease:
+		s.Election = true
+		l.derived("servicesElection", l.at("servicesPlacement"))
+	}
+}
+
+// settle derives, and warns of what has no effect then. It may be called again when more is known.
+func (l *Loaded) settle() {
+	l.Warnings = l.Warnings[:l.lasting:l.lasting]
+	l.derive()
+	l.lasting = len(l.Warnings)
+	c := &l.Config
+	if c.Services.Enable && len(c.ControlPlane.Addresses) > 0 && !l.isSet("controlplane") && !l.bad["controlplane"] {
+		l.warn("%s has no effect: beside %s the control plane's VIP needs --controlplane (env cp_enable=true)", l.spelt("address"), l.at("services"))
 	}
 }
 
@@ -59,7 +83,7 @@ func (l *Loaded) warnPasswords() {
 }
 
 // Supply sets a setting that the user did not set, from a source of its own such as kubeadm's configuration; why says which, for
-// Origin. A setting that the user set stays as it is.
+// Origin. A setting that the user set stays as it is. The Warnings are those that Load would have given.
 func (l *Loaded) Supply(name, value, why string) error {
 	s, ok := find(name)
 	if !ok {
@@ -72,7 +96,7 @@ func (l *Loaded) Supply(name, value, why string) error {
 		return fmt.Errorf("%s: %w", why, err)
 	}
 	l.origins[name] = Origin{Layer: LayerDerived, Name: why, Why: why}
-	l.derive()
+	l.settle()
 	return nil
 }
 

@@ -80,7 +80,7 @@ environment variable that is empty, for a setting that cannot be, counts as not 
 everything that is wrong with them.
 
 Some settings follow from others unless they are given: an address turns the control plane on when nothing else is
-enabled; ARP always elects a leader.
+enabled; ARP always elects a leader; ` + "`svc_election=true` is `svc_placement=lease`" + `.
 `
 
 	docsFile = `

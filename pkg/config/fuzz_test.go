@@ -55,6 +55,23 @@ func FuzzAddresses(f *testing.F) {
 	})
 }
 
+func FuzzRanges(f *testing.F) {
+	for _, text := range append(texts["vipAllowedRanges"], "10.0.0.5/24", "::ffff:1.2.3.4", "fe80::%eth0/64", "10.0.0.0/024", ",") {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, ok := identity(t, "vipAllowedRanges", text)
+		if !ok {
+			return
+		}
+		for i, r := range c.Services.AllowedRanges {
+			if r != r.Masked() || r.Addr().Is4In6() || slices.Contains(c.Services.AllowedRanges[:i], r) {
+				t.Errorf("%s was accepted", r)
+			}
+		}
+	})
+}
+
 func FuzzSubnet(f *testing.F) {
 	for _, text := range append(texts["vipSubnet"], "/32", "auto", "128,32", "+5", "032") {
 		f.Add(text)

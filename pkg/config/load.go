@@ -53,7 +53,8 @@ func Load(fs *pflag.FlagSet, environ []string) (*Loaded, error) {
 		}
 	}
 	l.warnPasswords()
-	l.derive()
+	l.lasting = len(l.Warnings)
+	l.settle()
 	return l, errors.Join(problems...)
 }
 

@@ -94,6 +94,10 @@ func TestDefaults(t *testing.T) {
 		ControlPlane: ControlPlane{Port: 6443, Health: Health{
 			Enable: true, Period: 200 * time.Millisecond, Timeout: time.Second, FailureThreshold: 2, SuccessThreshold: 3,
 		}},
+		Services: Services{
+			Placement: "leader", LeaseName: "plndr-svcs-lock", Class: Class{Name: "kube-vip.io/kube-vip-class", Legacy: true},
+			Pools: "auto", ExcludeLabel: "honour",
+		},
 		Election: Election{LeaseName: "plndr-cp-lock", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second},
 		ARP:      ARP{Rate: 3 * time.Second},
 		BGP:      BGP{AS: 65000, PeerAS: 65000, HoldTime: 30 * time.Second, KeepaliveInterval: 10 * time.Second},
@@ -183,7 +187,7 @@ func TestManifestEnvIsIdentity(t *testing.T) {
 				g.put(layer, s, text)
 			}
 		}
-		for _, env := range []string{servicesEnv, tableEnv, wireguardEnv} {
+		for _, env := range []string{tableEnv, wireguardEnv} {
 			if r.IntN(8) == 0 {
 				g.environ = append(g.environ, env+"=true")
 			}
@@ -232,6 +236,62 @@ func TestEnv(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, l.Env()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A manifest for Services says nothing of a control plane but what the API server's port is.
+func TestEnvOfServices(t *testing.T) {
+	l := given{args: []string{"--services", "--servicesElection", "--serviceInterface=auto", "--vipAllowedRanges=10.0.0.0/24", "--vipAllowedRanges=10.0.1.7", "--lbClassName=", "--arp"}}.mustLoad(t)
+	want := []EnvVar{
+		{"port", "6443"},
+		{"svc_enable", "true"},
+		{"svc_placement", "lease"},
+		{"svc_election", "true"},
+		{"svc_leasename", "plndr-svcs-lock"},
+		{"vip_servicesinterface", "auto"},
+		{"lb_class_name", ""},
+		{"vip_allowed_ranges", "10.0.0.0/24,10.0.1.7/32"},
+		{"vip_arp", "true"},
+		{"vip_leaderelection", "true"},
+		{"vip_leaseduration", "5"},
+		{"vip_renewdeadline", "3"},
+		{"vip_retryperiod", "1"},
+		{"cp_namespace", "kube-system"},
+		{"prometheus_server", "127.0.0.1:2112"},
+		{"health_check_port", "29112"},
+	}
+	if diff := cmp.Diff(want, l.Env()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The placement has an older name; given alone, either sets both.
+func TestPlacement(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		given     given
+		election  bool
+		placement string
+		origins   string // of the two
+	}{
+		{"nothing", given{}, false, "leader", "default, default"},
+		{"election", given{environ: []string{"svc_election=true"}}, true, "lease", "env svc_election, derived: svc_election=true"},
+		{"no election", given{environ: []string{"svc_election=false"}}, false, "leader", "env svc_election, default"},
+		{"leases", given{args: []string{"--servicesPlacement=lease"}}, true, "lease", "derived: --servicesPlacement=lease, flag --servicesPlacement"},
+		{"a leader", given{args: []string{"--servicesPlacement=leader"}}, false, "leader", "default, flag --servicesPlacement"},
+		{"both agree", given{args: []string{"--servicesPlacement=lease"}, environ: []string{"svc_election=true"}}, true, "lease", "env svc_election, flag --servicesPlacement"},
+		{"both differ", given{args: []string{"--servicesPlacement=leader"}, environ: []string{"svc_election=true"}}, true, "leader", "env svc_election, flag --servicesPlacement"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := test.given.mustLoad(t)
+			s := l.Config.Services
+			if s.Election != test.election || s.Placement != test.placement {
+				t.Errorf("want %t and %s, got %t and %s", test.election, test.placement, s.Election, s.Placement)
+			}
+			if got := l.Origin("servicesElection").String() + ", " + l.Origin("servicesPlacement").String(); got != test.origins {
+				t.Errorf("origins: want %s, got %s", test.origins, got)
+			}
+		})
 	}
 }
 
@@ -288,6 +348,8 @@ func TestDerived(t *testing.T) {
 		{"Services off by flag, on in the environment", given{args: []string{"--services=false"}, environ: []string{"address=10.0.0.10", "svc_enable=true"}}, true, false},
 		{"Services off in the environment, on in the file", given{environ: []string{"address=10.0.0.10", "svc_enable=false"}, file: map[string]any{"enableServices": true}}, true, false},
 		{"Services in the file", given{file: map[string]any{"address": "10.0.0.10", "enableServices": true}}, false, false},
+		{"Services and the control plane", given{args: []string{"--services", "--controlplane", "--address=10.0.0.10", "--arp"}}, true, true},
+		{"Services alone", given{args: []string{"--services", "--arp"}}, false, true},
 		{"BGP", given{args: []string{"--address=10.0.0.10", "--bgp"}}, true, false},
 		{"BGP with an election", given{args: []string{"--address=10.0.0.10", "--bgp", "--leaderElection"}}, true, true},
 	} {
@@ -331,6 +393,10 @@ func TestWarnings(t *testing.T) {
 			[]string{"--bgppeers: the BGP password is in clear text on the command line and in the manifest; a config file can come from a Secret"}},
 		{"peers without a password", given{args: []string{"--bgppeers=10.0.0.1:65000::false"}}, nil},
 		{"password in the file", given{file: map[string]any{"peerPass": "x", "bgpPeers": "10.0.0.1:1:x"}}, nil},
+		{"an address beside Services", given{args: []string{"--services", "--vip=10.0.0.10", "--arp"}},
+			[]string{"--vip has no effect: beside --services=true the control plane's VIP needs --controlplane (env cp_enable=true)"}},
+		{"an address that is switched off beside Services", given{environ: []string{"svc_enable=true", "address=10.0.0.10", "cp_enable=false"}}, nil},
+		{"an address of a control plane that cannot be read", given{text: "controlPlan: true", args: []string{"--services", "--vip=10.0.0.10"}}, nil},
 		{"misspelt variables", given{environ: []string{"vip_interace=eth0", "VIP_ARP=true", "vip_arprate=1000", "adress=10.0.0.1", "addres=10.0.0.1", "cp_namspace=x", "control_plane_healthcheck=false"}}, []string{
 			"VIP_ARP is not a setting; did you mean vip_arp?",
 			"addres is not a setting; did you mean address?",
@@ -358,7 +424,10 @@ func TestWarnings(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l := test.given.mustLoad(t)
+			l, err := test.given.load(t)
+			if (err != nil) != (test.given.text != "") {
+				t.Fatal(err)
+			}
 			got := slices.Clone(l.Warnings)
 			for i := range got {
 				if file := l.Origin("config-file"); file.Layer == LayerFlag {
@@ -458,9 +527,12 @@ func TestFlags(t *testing.T) {
 		}
 	})
 	t.Run("a list in pieces", func(t *testing.T) {
-		l := given{args: []string{"--address=10.0.0.1", "--address=10.0.0.2,10.0.0.3", "--bgppeers=10.1.0.1:1", "--bgppeers=10.1.0.2:2"}}.mustLoad(t)
+		l := given{args: []string{"--address=10.0.0.1", "--address=10.0.0.2,10.0.0.3", "--vipAllowedRanges=10.0.0.0/8", "--vipAllowedRanges=fd00::/8", "--bgppeers=10.1.0.1:1", "--bgppeers=10.1.0.2:2"}}.mustLoad(t)
 		if diff := cmp.Diff([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, l.Config.ControlPlane.Addresses); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if got := valueOf(t, l, "vipAllowedRanges"); got != "10.0.0.0/8,fd00::/8" {
+			t.Errorf("ranges %q", got)
 		}
 		if got := l.Config.BGP.Peers; got != "10.1.0.1:1,10.1.0.2:2" {
 			t.Errorf("peers %q", got)
@@ -485,8 +557,8 @@ func TestFlags(t *testing.T) {
 				}
 			}
 		}
-		if strings.Contains(help, "--services") {
-			t.Error("help tells of --services, which is not supported")
+		if strings.Contains(help, "--wireguard") {
+			t.Error("help tells of --wireguard, which is not supported")
 		}
 	})
 }
@@ -505,11 +577,15 @@ leaseAnnotations: {team: net, "a/b": c}
 prometheusServer: ""
 vipSubnet: 32,128
 healthCheckPort: 0
+vipAllowedRanges: [10.0.0.0/24, "fd00::/64"]
+servicesPools: on
+lbClassName: ""
 interface:
 `}.mustLoad(t)
 		want := given{args: []string{
 			"--address=10.0.0.10,vip.example.com", "--arp", "--port=8443", "--arpRate=1000", "--controlPlaneHealthCheckPeriodSeconds=0.5",
 			`--leaseAnnotations={"team":"net","a/b":"c"}`, "--prometheusHTTPServer=", "--vipSubnet=32,128", "--healthCheckPort=0",
+			"--vipAllowedRanges=10.0.0.0/24,fd00::/64", "--servicesPools=on", "--lbClassName=",
 		}}.mustLoad(t)
 		if diff := sameConfig(want.Config, l.Config); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -667,11 +743,34 @@ func TestSupply(t *testing.T) {
 	if err := l.Validate(); err != nil {
 		t.Error(err)
 	}
+	if len(l.Warnings) > 0 {
+		t.Errorf("warnings: %q", l.Warnings)
+	}
 	if err := l.Supply("interface", "a/b", "kubeadm.yaml"); err == nil || err.Error() != `kubeadm.yaml: "a/b" is not the name of an interface` {
 		t.Errorf("got %v", err)
 	}
 	if err := l.Supply("adress", "10.0.0.10", "kubeadm.yaml"); err == nil {
 		t.Error("an unknown setting was supplied")
+	}
+}
+
+// A warning holds of what there is when everything is supplied.
+func TestSupplySettlesWarnings(t *testing.T) {
+	const older = "--arpRate=100 is below the minimum of 500 ms; 3000 is used"
+	l := given{args: []string{"--services", "--arp", "--arpRate=100"}}.mustLoad(t)
+	for _, step := range []struct {
+		setting, value string
+		want           []string
+	}{
+		{"address", "10.0.0.10", []string{older, "kubeadm has no effect: beside --services=true the control plane's VIP needs --controlplane (env cp_enable=true)"}},
+		{"controlplane", "true", []string{older}},
+	} {
+		if err := l.Supply(step.setting, step.value, "kubeadm"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.want, l.Warnings); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", step.setting, diff)
+		}
 	}
 }
 

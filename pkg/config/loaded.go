@@ -14,6 +14,7 @@ type Loaded struct {
 	origins map[string]Origin
 	bad     map[string]bool  // settings that could not be read: rules about them are not checked
 	asked   map[string]entry // unsupported settings that were given, by canonical name
+	lasting int              // how many of Warnings hold whatever is supplied yet
 }
 
 // Origin tells where the effective value of the setting with this flag name came from.

@@ -55,7 +55,7 @@ func misspelt(name string, known map[string]string) string {
 	}
 	// A name that begins like this can only be meant for us; one word alone, only if it is in lower case like ours.
 	ours := []string{"vip_", "cp_", "bgp_", "mpbgp_", "svc_", "lb_", "control_plane_", "kubernetes_addr", "k8s_config", "prometheus_",
-		"health_check", "dns_mode", "dhcp_mode", "log_format", "config_file", "instance_", "addre", "port"}
+		"health_check", "disable_service", "enable_endpoint", "dns_mode", "dhcp_mode", "log_format", "config_file", "instance_", "addre", "port"}
 	lower := strings.ToLower(name)
 	for _, prefix := range ours {
 		if !strings.HasPrefix(lower, prefix) || lower != name && !strings.Contains(prefix, "_") {

@@ -62,6 +62,44 @@ func parseAddress(s string) (string, error) {
 	return a.String(), nil
 }
 
+func parseRanges(s string) ([]netip.Prefix, error) {
+	if strings.TrimSpace(s) == "" {
+		return nil, nil
+	}
+	var list []netip.Prefix
+	var errs []error
+	for part := range strings.SplitSeq(s, ",") {
+		one, err := parseRange(strings.TrimSpace(part))
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case slices.Contains(list, one):
+			errs = append(errs, fmt.Errorf("%q is given twice", one))
+		default:
+			list = append(list, one)
+		}
+	}
+	return list, oneLine(errs)
+}
+
+func parseRange(s string) (netip.Prefix, error) {
+	r, err := netip.ParsePrefix(s)
+	if a, notAddr := netip.ParseAddr(s); notAddr == nil && a.Zone() == "" {
+		r, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	switch {
+	case s == "":
+		return r, errors.New("there is an empty entry in the list of networks")
+	case err != nil:
+		return r, fmt.Errorf("%q is not a network: want CIDR notation such as 10.0.0.0/24", s)
+	case r.Addr().Is4In6():
+		return r, fmt.Errorf("%q is not a network: write it as one of IPv4, such as 10.0.0.0/24", s)
+	case r != r.Masked():
+		return r, fmt.Errorf("%q is not a network: it has bits beyond its length; write %s", s, r.Masked())
+	}
+	return r, nil
+}
+
 // parseName accepts a DNS host name (RFC 1123 section 2.1). A last label of digits is a mistyped address (RFC 3696 section 2).
 func parseName(s string) (string, error) {
 	name := strings.ToLower(strings.TrimSuffix(s, "."))
@@ -149,7 +187,7 @@ func parseSubnet(s string) (four, six int, err error) {
 		return 0, 0, nil
 	}
 	if strings.EqualFold(in, "auto") {
-		return 0, 0, fmt.Errorf("%q is for Services, which are not supported yet by this version; want a prefix length such as 32", s)
+		return 0, 0, fmt.Errorf("%q is not supported yet by this version; want a prefix length such as 32", s)
 	}
 	bad := fmt.Errorf(`%q is not a prefix length: want one for IPv4 ("32"), one for IPv6 ("128") or both ("32,128")`, s)
 	length := func(part string) (int, bool) {
@@ -190,12 +228,17 @@ func formatSubnet(four, six int) string {
 }
 
 // interfaceName accepts what the kernel takes as the name of a link (dev_valid_name, IFNAMSIZ), or nothing.
-func interfaceName(s string) error {
+func interfaceName(s string) error { return nameOfLink(s, 15) }
+
+// anyInterfaceName accepts alternative names, too (ALTIFNAMSIZ in the kernel's linux/if.h).
+func anyInterfaceName(s string) error { return nameOfLink(s, 127) }
+
+func nameOfLink(s string, longest int) error {
 	switch {
 	case s == "":
 		return nil
-	case len(s) > 15:
-		return fmt.Errorf("%q is not the name of an interface: it is longer than 15 bytes", s)
+	case len(s) > longest:
+		return fmt.Errorf("%q is not the name of an interface: it is longer than %d bytes", s, longest)
 	case s == "." || s == ".." || strings.ContainsAny(s, "/: \t\r\n\v\f"):
 		return fmt.Errorf("%q is not the name of an interface", s)
 	}
@@ -214,6 +257,21 @@ func oneOf(values []string) func(string) error {
 func namespaceName(s string) error {
 	if !isLabel(s) {
 		return fmt.Errorf("%q is not the name of a namespace", s)
+	}
+	return nil
+}
+
+func namespaceOrAll(s string) error {
+	if s == "" {
+		return nil
+	}
+	return namespaceName(s)
+}
+
+// className accepts what a Service may have as its loadBalancerClass, or nothing.
+func className(s string) error {
+	if s != "" && !isQualifiedName(s) {
+		return fmt.Errorf("%q is not a loadBalancerClass: want a name such as internal or example.com/internal", s)
 	}
 	return nil
 }

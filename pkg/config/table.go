@@ -10,6 +10,7 @@ import (
 // Groups of settings, in the order of the table.
 const (
 	groupControlPlane = "Control plane"
+	groupServices     = "Services"
 	groupNetwork      = "Network"
 	groupARP          = "ARP and NDP"
 	groupElection     = "Leader election"
@@ -26,10 +27,14 @@ const longest = 24 * time.Hour
 // Settings is the table: one row for each setting, in the order in which it is documented and rendered.
 func Settings() []Setting {
 	cp := func(c *Config) bool { return c.ControlPlane.Enable }
+	services := func(c *Config) bool { return c.Services.Enable }
 	elects := func(c *Config) bool { return c.Election.Enable }
 	bgp := func(c *Config) bool { return c.BGP.Enable }
 	always := func(*Config) bool { return true }
 	dnsModes := []string{"first", "ipv4", "ipv6", "dual"}
+	placements := []string{PlacementLeader, PlacementLease}
+	pools := []string{"auto", "on", "off"}
+	excludeLabel := []string{"honour", "ignore"}
 	formats := []string{"text", "json"}
 
 	return []Setting{
@@ -62,13 +67,110 @@ func Settings() []Setting {
 			bind:  func(c *Config) pflag.Value { return text{p: &c.Network.DNSMode, check: oneOf(dnsModes)} },
 		},
 
+		// Services
+		{
+			Name: "services", Env: []string{"svc_enable"}, Key: "services", KeyAliases: []string{"enableServices"},
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "hold the VIPs of Services of type LoadBalancer",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Enable} },
+		},
+		{
+			Name: "servicesNamespace", Env: []string{"svc_namespace"}, Key: "serviceNamespace", KeyAliases: []string{"servicesNamespace"},
+			Example: "apps", Group: groupServices,
+			Usage: "the only namespace whose Services are handled; empty means all",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.Services.Namespace, clean: strings.TrimSpace, check: namespaceOrAll}
+			},
+		},
+		{
+			Name: "servicesPlacement", Env: []string{"svc_placement"}, Key: "servicesPlacement",
+			Default: PlacementLeader, Example: PlacementLease, Group: groupServices, Enum: placements,
+			Usage: "what decides where VIPs are, one Lease for all Services or a Lease for each",
+			bind:  func(c *Config) pflag.Value { return text{p: &c.Services.Placement, check: oneOf(placements)} },
+		},
+		{
+			Name: "servicesElection", Env: []string{"svc_election"}, Key: "servicesElection", KeyAliases: []string{"enableServicesElection"},
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "older name: true is the placement lease, false is leader",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Election} },
+		},
+		{
+			Name: "servicesLeaseName", Env: []string{"svc_leasename"}, Key: "servicesLeaseName",
+			Default: "plndr-svcs-lock", Example: "kube-system/my-svcs-lock", Group: groupServices,
+			Usage: "name of the Lease of the placement leader, with a namespace if need be: name or namespace/name",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.Services.LeaseName, clean: strings.TrimSpace, check: leaseName}
+			},
+			emit: services,
+		},
+		{
+			Name: "serviceInterface", Aliases: []string{"servicesInterface"}, Env: []string{"vip_servicesinterface"}, Key: "serviceInterface", KeyAliases: []string{"servicesInterface"},
+			Example: "auto", Group: groupServices,
+			Usage: "interface that carries the VIPs of Services; auto is the one whose subnet holds the VIP, else the one of the default route; empty means what vip_interface says",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.Services.Interface, typ: "interface", clean: strings.TrimSpace, check: anyInterfaceName}
+			},
+		},
+		{
+			Name: "lbClassName", Env: []string{"lb_class_name"}, Key: "lbClassName", KeyAliases: []string{"loadBalancerClassName"},
+			Default: "kube-vip.io/kube-vip-class", Example: "example.com/internal", Group: groupServices,
+			Usage: "the loadBalancerClass of Services that are handled",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.Services.Class.Name, clean: strings.TrimSpace, check: className}
+			},
+		},
+		{
+			Name: "lbClassNameLegacyHandling", Env: []string{"lb_class_legacy_handling"}, Key: "lbClassNameLegacyHandling", KeyAliases: []string{"loadBalancerClassLegacyHandling"},
+			Default: "true", Example: "false", Group: groupServices,
+			Usage: "handle Services without a loadBalancerClass, too; false: only those of the class, or without one if the class is empty",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Class.Legacy} },
+		},
+		{
+			Name: "lbClassOnly", Env: []string{"lb_class_only"}, Key: "lbClassOnly", KeyAliases: []string{"loadBalancerClassOnly"},
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "leave Services without a loadBalancerClass to others",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Class.Only} },
+		},
+		{
+			Name: "vipAllowedRanges", Env: []string{"vip_allowed_ranges"}, Key: "vipAllowedRanges",
+			Example: "10.0.0.0/24,2001:db8::/64", Group: groupServices,
+			Usage: "networks that the VIP of a Service must be in, as CIDRs separated by commas; empty allows all",
+			bind:  func(c *Config) pflag.Value { return ranges{&c.Services.AllowedRanges} },
+		},
+		{
+			Name: "servicesPools", Env: []string{"svc_pools"}, Key: "servicesPools",
+			Default: "auto", Example: "on", Group: groupServices, Enum: pools,
+			Usage: "give out addresses from the ConfigMap kubevip in kube-system, auto meaning unless a cloud provider does",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.Services.Pools, clean: onOff, check: oneOf(pools)}
+			},
+		},
+		{
+			Name: "servicesExcludeLabel", Env: []string{"svc_exclude_label"}, Key: "servicesExcludeLabel",
+			Default: "honour", Example: "ignore", Group: groupServices, Enum: excludeLabel,
+			Usage: "whether the label node.kubernetes.io/exclude-from-external-load-balancers keeps the VIPs of Services off a node",
+			bind:  func(c *Config) pflag.Value { return text{p: &c.Services.ExcludeLabel, check: oneOf(excludeLabel)} },
+		},
+		{
+			Name: "enableEndpoints", Env: []string{"enable_endpoints"}, Key: "enableEndpoints",
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "read Endpoints in place of EndpointSlices",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Endpoints} },
+		},
+		{
+			Name: "disableServiceUpdates", Env: []string{"disable_service_updates"}, Key: "disableServiceUpdates",
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "write neither the status nor annotations of Services",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.DisableUpdates} },
+		},
+
 		// Network
 		{
 			Name: "interface", Env: []string{"vip_interface"}, Key: "interface",
 			Example: "eth0", Group: groupNetwork,
 			Usage: "interface that carries the VIPs; empty means the one whose subnet holds the VIP, else the one of the default route",
 			bind: func(c *Config) pflag.Value {
-				return text{p: &c.Network.Interface, typ: "interface", clean: strings.TrimSpace, check: interfaceName}
+				return text{p: &c.Network.Interface, typ: "interface", clean: strings.TrimSpace, check: anyInterfaceName}
 			},
 		},
 		{
@@ -121,7 +223,7 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Election.LeaseName, clean: strings.TrimSpace, check: leaseName}
 			},
-			emit: elects,
+			emit: func(c *Config) bool { return elects(c) && (cp(c) || !services(c)) },
 		},
 		{
 			Name: "leaseDuration", Env: []string{"vip_leaseduration"}, Key: "leaseDuration",
@@ -317,7 +419,7 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Kubernetes.Namespace, clean: strings.TrimSpace, check: namespaceName}
 			},
-			emit: cp,
+			emit: func(c *Config) bool { return cp(c) || services(c) },
 		},
 		{
 			Name: "k8sConfigPath", Env: []string{"k8s_config_file"}, Key: "k8sConfigPath", KeyAliases: []string{"k8sConfigFile"},
@@ -401,6 +503,17 @@ func wholeSeconds(p *time.Duration) pflag.Value {
 // decimalSeconds are at least 10 ms: less would be load, not detection.
 func decimalSeconds(p *time.Duration) pflag.Value {
 	return span{p: p, unit: time.Second, min: 10 * time.Millisecond, max: longest}
+}
+
+// onOff takes a switch for on or off: in YAML 1.1 the words on and off themselves are true and false.
+func onOff(s string) string {
+	switch s = strings.TrimSpace(s); s {
+	case "true":
+		return "on"
+	case "false":
+		return "off"
+	}
+	return s
 }
 
 func lowerTrim(s string) string { return strings.ToLower(strings.TrimSpace(s)) }

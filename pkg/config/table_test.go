@@ -17,7 +17,12 @@ import (
 
 // texts are more valid values of settings whose type does not say what is valid.
 var texts = map[string][]string{
-	"interface":                      {"", "eth0.100", "br-0123456789ab", "lo", "@x"},
+	"interface":                      {"", "eth0.100", "br-0123456789ab", "lo", "@x", "enp175s0f1np1-an-alternative-name"},
+	"serviceInterface":               {"", "eth1", "enp175s0f1np1-an-alternative-name"},
+	"servicesNamespace":              {"", "default"},
+	"servicesLeaseName":              {"a", "kube-system/plndr", "x.y.z"},
+	"lbClassName":                    {"", "internal"},
+	"vipAllowedRanges":               {"", "10.0.0.10", "0.0.0.0/0,::/0", "10.0.0.0/8,2001:db8::1"},
 	"bgpRouterInterface":             {"", "lo"},
 	"sourceIF":                       {"", "bond0"},
 	"leaseName":                      {"a", "kube-system/plndr", "x.y.z"},
@@ -82,7 +87,7 @@ func randomText(t *testing.T, r *rand.Rand, s Setting) string {
 }
 
 func sameConfig(want, got Config) string {
-	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}))
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}))
 }
 
 func TestRowsAreComplete(t *testing.T) {

@@ -18,7 +18,9 @@ const notYet = " are not supported yet by this version"
 // UnsupportedSettings lists the settings that are accepted and not acted on.
 func UnsupportedSettings() []Unsupported {
 	const (
-		services  = "ignored: Services of type LoadBalancer" + notYet
+		onDemand  = "ignored: Leases for single Services" + notYet
+		security  = "ignored: packet filters for the VIPs of Services" + notYet
+		debounce  = "ignored: pauses between changes of endpoints" + notYet
 		etcd      = "ignored: elections by etcd" + notYet + "; the Lease is used"
 		mpbgp     = "ignored: other next hops for the second address family (MP-BGP)" + notYet
 		zebra     = "ignored: routes by FRR's zebra" + notYet
@@ -44,20 +46,10 @@ func UnsupportedSettings() []Unsupported {
 	}
 	return []Unsupported{
 		// Not supported yet.
-		{Flags: []string{"services"}, Env: []string{servicesEnv}, Keys: []string{"services", "enableServices"}, Bool: true, Why: services},
-		{Flags: []string{"servicesElection"}, Env: []string{"svc_election"}, Keys: []string{"servicesElection", "enableServicesElection"}, Bool: true, Why: services},
-		one("perServiceElectionOnDemand", "per_service_election_on_demand", "perServiceElectionOnDemand", true, services),
-		one("servicesLeaseName", "svc_leasename", "servicesLeaseName", false, services),
-		one("", "svc_namespace", "serviceNamespace", false, services),
-		{Flags: []string{"serviceInterface", "servicesInterface"}, Env: []string{"vip_servicesinterface"}, Keys: []string{"serviceInterface", "servicesInterface"}, Why: services},
-		{Flags: []string{"lbClassOnly"}, Env: []string{"lb_class_only"}, Keys: []string{"lbClassOnly", "loadBalancerClassOnly"}, Bool: true, Why: services},
-		{Flags: []string{"lbClassName"}, Env: []string{"lb_class_name"}, Keys: []string{"lbClassName", "loadBalancerClassName"}, Why: services},
-		{Flags: []string{"lbClassNameLegacyHandling"}, Env: []string{"lb_class_legacy_handling"}, Keys: []string{"lbClassNameLegacyHandling", "loadBalancerClassLegacyHandling"}, Bool: true, Why: services},
-		{Flags: []string{"onlyAllowTrafficServicePorts"}, Env: []string{"enable_service_security"}, Keys: []string{"onlyAllowTrafficServicePorts", "enableServiceSecurity"}, Bool: true, Why: services},
+		one("perServiceElectionOnDemand", "per_service_election_on_demand", "perServiceElectionOnDemand", true, onDemand),
+		{Flags: []string{"onlyAllowTrafficServicePorts"}, Env: []string{"enable_service_security"}, Keys: []string{"onlyAllowTrafficServicePorts", "enableServiceSecurity"}, Bool: true, Why: security},
 		one("mirrorDestInterface", "mirror_dest_interface", "mirrorDestInterface", false, "ignored: traffic mirrors"+notYet),
-		one("debounceTime", "debounce_time", "debounceTime", false, services),
-		one("disableServiceUpdates", "disable_service_updates", "disableServiceUpdates", true, services),
-		one("enableEndpoints", "enable_endpoints", "enableEndpoints", true, services),
+		one("debounceTime", "debounce_time", "debounceTime", false, debounce),
 		{Env: []string{"enable_upnp", "enableUPNP"}, Keys: []string{"enableUPNP"}, Why: upnp},
 		one("enableNodeLabeling", "enable_node_labeling", "enableNodeLabeling", true, labels),
 		{Flags: []string{"leaderElectionType"}, Keys: []string{"leaderElectionType"}, Why: etcd, Same: "kubernetes"},
@@ -122,7 +114,6 @@ func UnsupportedSettings() []Unsupported {
 
 // Environment variables of ways of working that are not supported yet and that decide what the rest means.
 const (
-	servicesEnv  = "svc_enable"
 	tableEnv     = "vip_routingtable"
 	wireguardEnv = "vip_wireguard"
 )

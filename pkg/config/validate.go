@@ -5,20 +5,27 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 )
 
 // Validate checks the settings against each other and returns everything that is wrong, joined, each line naming the
 // settings as the user spelt them. Settings that Load could not read are left out.
 func (l *Loaded) Validate() error {
-	return errors.Join(errors.Join(l.checkModes()...), errors.Join(l.checkElection()...), errors.Join(l.checkPorts()...), errors.Join(l.checkBGP()...))
+	var problems []error
+	for _, check := range []func() []error{l.checkModes, l.checkServices, l.checkElection, l.checkPorts, l.checkBGP} {
+		problems = append(problems, check()...)
+	}
+	return errors.Join(problems...)
 }
 
-// Runnable tells whether this version can run what the settings ask for. A manifest can be rendered all the same.
+// Runnable tells whether this version can run what the settings ask for, and returns everything that it cannot, joined.
+// A manifest can be rendered all the same.
 func (l *Loaded) Runnable() error {
+	var problems []error
 	if l.Config.BGP.Enable {
-		return fmt.Errorf("%s: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)", l.spelt("bgp"))
+		problems = append(problems, fmt.Errorf("%s: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)", l.spelt("bgp")))
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 func (l *Loaded) anyBad(names ...string) bool {
@@ -38,18 +45,38 @@ func (l *Loaded) checkModes() (problems []error) {
 		say("%s and %s exclude each other: announce by one of them", l.at("arp"), l.at("bgp"))
 	}
 	switch given := len(c.ControlPlane.Addresses) > 0; {
-	case l.anyBad("controlplane", "address"):
+	case l.anyBad("controlplane", "address", "services"):
 	case c.ControlPlane.Enable && !given:
 		say("%s: the control plane has no address: give the VIP as --address (env address)", l.at("controlplane"))
-	case !c.ControlPlane.Enable && given && l.isSet("controlplane"):
+	case c.ControlPlane.Enable || c.Services.Enable:
+	case given && l.isSet("controlplane"):
 		say("nothing to do: %s, although %s gives a VIP: set it to true", l.at("controlplane"), l.spelt("address"))
-	case !c.ControlPlane.Enable && l.wants(servicesEnv) != "":
-		say("nothing to do: %s asks for Services, which are not supported yet by this version; for the control plane set --controlplane (env cp_enable=true) and --address (env address)", l.wants(servicesEnv))
-	case !c.ControlPlane.Enable:
-		say("nothing to do: for a VIP of the control plane give --address (env address)")
+	default:
+		say("nothing to do: for a VIP of the control plane give --address (env address), for those of Services --services (env svc_enable=true)")
 	}
-	if c.ControlPlane.Enable && !c.ARP.Enable && !c.BGP.Enable && !l.anyBad("arp", "bgp", "controlplane") {
+	if (c.ControlPlane.Enable || c.Services.Enable) && !c.ARP.Enable && !c.BGP.Enable && !l.anyBad("arp", "bgp", "controlplane") {
 		say("nothing announces the VIP: set --arp (env vip_arp=true)%s", l.otherMode())
+	}
+	return problems
+}
+
+func (l *Loaded) checkServices() (problems []error) {
+	c := l.Config
+	if !c.Services.Enable {
+		return nil
+	}
+	if c.Services.Election != (c.Services.Placement == PlacementLease) && !l.anyBad("servicesElection", "servicesPlacement") {
+		problems = append(problems, fmt.Errorf("%s and %s contradict each other: keep one of them", l.at("servicesElection"), l.at("servicesPlacement")))
+	}
+	in := func(lease string) string {
+		if strings.Contains(lease, "/") {
+			return lease
+		}
+		return c.Kubernetes.Namespace + "/" + lease
+	}
+	if c.ControlPlane.Enable && in(c.Election.LeaseName) == in(c.Services.LeaseName) && !l.anyBad("leaseName", "servicesLeaseName", "namespace") {
+		problems = append(problems, fmt.Errorf("%s and %s are the same Lease: one election for the control plane and Services is not supported yet by this version; give each its own",
+			l.at("leaseName"), l.at("servicesLeaseName")))
 	}
 	return problems
 }

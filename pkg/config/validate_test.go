@@ -18,11 +18,31 @@ func TestValidate(t *testing.T) {
 	}{
 		{"ARP", given{args: []string{"--address=10.0.0.10", "--arp"}}, nil},
 		{"BGP", given{args: []string{"--address=10.0.0.10", "--bgp", "--bgppeers=10.0.0.1:65000"}}, nil},
-		{"nothing", given{}, []string{"nothing to do: for a VIP of the control plane give --address (env address)"}},
+		{"nothing", given{}, []string{"nothing to do: for a VIP of the control plane give --address (env address), for those of Services --services (env svc_enable=true)"}},
 		{"switched off", given{environ: []string{"cp_enable=false", "address=10.0.0.10", "vip_arp=true"}},
 			[]string{"nothing to do: cp_enable=false, although address gives a VIP: set it to true"}},
-		{"Services only", given{environ: []string{"svc_enable=true", "vip_arp=true"}},
-			[]string{"nothing to do: svc_enable asks for Services, which are not supported yet by this version; for the control plane set --controlplane (env cp_enable=true) and --address (env address)"}},
+		{"Services only", given{environ: []string{"svc_enable=true", "vip_arp=true"}}, nil},
+		{"Services only, said twice", given{environ: []string{"svc_enable=true", "vip_arp=true", "cp_enable=false", "address=10.0.0.10"}}, nil},
+		{"Services and the control plane", given{args: []string{"--services", "--controlplane", "--address=10.0.0.10", "--arp"}}, nil},
+		{"Services and a control plane without address", given{environ: []string{"svc_enable=true", "vip_arp=true", "cp_enable=true"}},
+			[]string{"cp_enable=true: the control plane has no address: give the VIP as --address (env address)"}},
+		{"Services and no mode", given{args: []string{"--services"}},
+			[]string{"nothing announces the VIP: set --arp (env vip_arp=true)"}},
+		{"Services and a mode of later", given{args: []string{"--services", "--table"}},
+			[]string{"nothing announces the VIP: set --arp (env vip_arp=true) in place of --table, which is not supported yet by this version"}},
+		{"Services switched off", given{environ: []string{"svc_enable=false", "vip_arp=true"}},
+			[]string{"nothing to do: for a VIP of the control plane give --address (env address), for those of Services --services (env svc_enable=true)"}},
+		{"two placements", given{args: []string{"--services", "--arp", "--servicesPlacement=leader"}, environ: []string{"svc_election=true"}},
+			[]string{"svc_election=true and --servicesPlacement=leader contradict each other: keep one of them"}},
+		{"two placements, the other way", given{environ: []string{"svc_enable=true", "vip_arp=true", "svc_placement=lease", "svc_election=false"}},
+			[]string{"svc_election=false and svc_placement=lease contradict each other: keep one of them"}},
+		{"two placements of Services that are off", given{environ: []string{"address=10.0.0.10", "vip_arp=true", "svc_placement=leader", "svc_election=true"}}, nil},
+		{"one Lease for both", given{args: []string{"--services", "--controlplane", "--address=10.0.0.10", "--arp", "--leaseName=a"}, environ: []string{"svc_leasename=a"}},
+			[]string{"--leaseName=a and svc_leasename=a are the same Lease: one election for the control plane and Services is not supported yet by this version; give each its own"}},
+		{"one Lease for both, with a namespace", given{args: []string{"--services", "--controlplane", "--address=10.0.0.10", "--arp", "--leaseName=a", "--servicesLeaseName=vips/a", "--namespace=vips"}},
+			[]string{"--leaseName=a and --servicesLeaseName=vips/a are the same Lease: one election for the control plane and Services is not supported yet by this version; give each its own"}},
+		{"Leases of one name", given{args: []string{"--services", "--controlplane", "--address=10.0.0.10", "--arp", "--leaseName=a", "--servicesLeaseName=vips/a"}}, nil},
+		{"a Lease for Services that the control plane does not use", given{args: []string{"--services", "--arp", "--leaseName=a", "--servicesLeaseName=a"}}, nil},
 		{"no address", given{environ: []string{"cp_enable=true", "vip_arp=true"}},
 			[]string{"cp_enable=true: the control plane has no address: give the VIP as --address (env address)"}},
 		{"empty address", given{environ: []string{"cp_enable=true", "vip_arp=true", "address="}},
@@ -86,12 +106,23 @@ func TestValidate(t *testing.T) {
 }
 
 func TestRunnable(t *testing.T) {
-	if err := (given{args: []string{"--arp"}}).mustLoad(t).Runnable(); err != nil {
-		t.Error(err)
-	}
-	err := given{environ: []string{"bgp_enable=true"}}.mustLoad(t).Runnable()
-	if want := "bgp_enable: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)"; err == nil || err.Error() != want {
-		t.Errorf("want %q, got %v", want, err)
+	const bgp = "bgp_enable: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)"
+	for _, test := range []struct{ environ, want string }{
+		{"vip_arp=true", ""},
+		{"vip_arp=true svc_enable=true", ""},
+		{"vip_arp=true svc_enable=true svc_election=false", ""},
+		{"vip_arp=true svc_election=true", ""}, // of Services that are off
+		{"vip_arp=true svc_enable=true svc_election=true", ""},
+		{"bgp_enable=true", bgp},
+		{"bgp_enable=true svc_enable=true svc_placement=lease", bgp},
+	} {
+		got := ""
+		if err := (given{environ: strings.Fields(test.environ)}).mustLoad(t).Runnable(); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s: want %q, got %q", test.environ, test.want, got)
+		}
 	}
 }
 
@@ -128,8 +159,29 @@ func TestValues(t *testing.T) {
 		{"vipSubnet", "32,", `"32," is not a prefix length: want one for IPv4 ("32"), one for IPv6 ("128") or both ("32,128")`},
 		{"vipSubnet", "32,128,1", `"32,128,1" is not a prefix length: want one for IPv4 ("32"), one for IPv6 ("128") or both ("32,128")`},
 		{"vipSubnet", "128,32", `"128,32": the length for IPv4 comes first, as in "32,128"`},
-		{"vipSubnet", "auto", `"auto" is for Services, which are not supported yet by this version; want a prefix length such as 32`},
-		{"interface", "sixteen-letters0", `"sixteen-letters0" is not the name of an interface: it is longer than 15 bytes`},
+		{"vipSubnet", "auto", `"auto" is not supported yet by this version; want a prefix length such as 32`},
+		{"interface", "sixteen-letters0", ""}, // an alternative name
+		{"interface", strings.Repeat("a", 128), `"` + strings.Repeat("a", 128) + `" is not the name of an interface: it is longer than 127 bytes`},
+		{"sourceIF", "sixteen-letters0", `"sixteen-letters0" is not the name of an interface: it is longer than 15 bytes`},
+		{"serviceInterface", "auto", ""},
+		{"serviceInterface", "a/b", `"a/b" is not the name of an interface`},
+		{"servicesNamespace", "", ""},
+		{"servicesNamespace", "Apps", `"Apps" is not the name of a namespace`},
+		{"servicesPlacement", "leases", `"leases" is not one of leader, lease`},
+		{"servicesLeaseName", "a/b/c", `"a/b/c" is not the name of a Lease: want name or namespace/name, in lower-case letters, digits, '-' and '.'`},
+		{"servicesPools", "true", ""},
+		{"servicesPools", " off ", ""},
+		{"servicesPools", "perhaps", `"perhaps" is not one of auto, on, off`},
+		{"servicesExcludeLabel", "honor", `"honor" is not one of honour, ignore`},
+		{"lbClassName", "", ""},
+		{"lbClassName", "example.com/internal", ""},
+		{"lbClassName", "a b", `"a b" is not a loadBalancerClass: want a name such as internal or example.com/internal`},
+		{"vipAllowedRanges", " 10.0.0.0/24 , 2001:DB8::/64,10.0.1.7", ""},
+		{"vipAllowedRanges", "10.0.0.0/24,", "there is an empty entry in the list of networks"},
+		{"vipAllowedRanges", "10.0.0.0/24,10.0.0.0/24", `"10.0.0.0/24" is given twice`},
+		{"vipAllowedRanges", "10.0.0.5/24", `"10.0.0.5/24" is not a network: it has bits beyond its length; write 10.0.0.0/24`},
+		{"vipAllowedRanges", "10.0.0.1-10.0.0.9,fe80::1%eth0", `"10.0.0.1-10.0.0.9" is not a network: want CIDR notation such as 10.0.0.0/24; "fe80::1%eth0" is not a network: want CIDR notation such as 10.0.0.0/24`},
+		{"vipAllowedRanges", "::ffff:10.0.0.0/120", `"::ffff:10.0.0.0/120" is not a network: write it as one of IPv4, such as 10.0.0.0/24`},
 		{"interface", "eth0:1", `"eth0:1" is not the name of an interface`},
 		{"interface", "eth 0", `"eth 0" is not the name of an interface`},
 		{"interface", "..", `".." is not the name of an interface`},

@@ -17,6 +17,7 @@ const (
 	typeBool      = "bool"
 	typeAddresses = "addresses"
 	typePeers     = "peers"
+	typeRanges    = "CIDRs"
 )
 
 // text is a string that check accepts, after clean. Both may be nil.
@@ -217,6 +218,28 @@ func (v addresses) Set(s string) error {
 func (v addresses) String() string { return strings.Join(*v.p, ",") }
 func (v addresses) Type() string   { return typeAddresses }
 
+// ranges are networks in CIDR notation, separated by commas; an address alone is a network of one.
+type ranges struct{ p *[]netip.Prefix }
+
+func (v ranges) Set(s string) error {
+	list, err := parseRanges(s)
+	if err != nil {
+		return err
+	}
+	*v.p = list
+	return nil
+}
+
+func (v ranges) String() string {
+	texts := make([]string, len(*v.p))
+	for i, r := range *v.p {
+		texts[i] = r.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (v ranges) Type() string { return typeRanges }
+
 // annotations is a JSON object of strings; empty is none.
 type annotations struct{ p *map[string]string }
 
@@ -269,6 +292,7 @@ var (
 	_ pflag.Value = span{}
 	_ pflag.Value = address{}
 	_ pflag.Value = addresses{}
+	_ pflag.Value = ranges{}
 	_ pflag.Value = annotations{}
 	_ pflag.Value = subnet{}
 )

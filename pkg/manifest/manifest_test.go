@@ -102,6 +102,7 @@ func TestLeastPrivilege(t *testing.T) {
 	modes := map[string]Options{
 		"control plane": controlPlane(),
 		"in cluster":    with(func(o *Options) { o.InCluster = true }),
+		"Services":      with(func(o *Options) { o.Config.ControlPlane.Enable, o.Config.Services.Enable = false, true }),
 		"BGP": with(func(o *Options) {
 			o.Config.ARP.Enable, o.Config.Election.Enable, o.Config.BGP.Enable = false, false, true
 		}),
@@ -236,6 +237,18 @@ func TestPodSpec(t *testing.T) {
 			daemonSet: result{Mounts: kubeconfig, Env: defaultEnv},
 		},
 		{
+			name: "Services, in cluster", options: with(func(o *Options) {
+				o.Config.ControlPlane.Enable, o.Config.Services.Enable, o.InCluster = false, true, true
+			}),
+			pod:       result{Env: defaultEnv, ServiceAccount: "kube-vip", Token: true},
+			daemonSet: result{Env: defaultEnv, ServiceAccount: "kube-vip", Token: true},
+		},
+		{
+			name: "Services and a control plane", options: with(func(o *Options) { o.Config.Services.Enable, o.InCluster = true, true }),
+			pod:       result{Env: defaultEnv, ServiceAccount: "kube-vip", Token: true},
+			daemonSet: result{Env: defaultEnv, ServiceAccount: "kube-vip", Token: true, Tolerations: 1, OnControlPlane: true},
+		},
+		{
 			name: "no control plane, on its nodes", options: with(func(o *Options) { o.Config.ControlPlane.Enable, o.Taint = false, true }),
 			pod:       result{Mounts: kubeconfig, Env: defaultEnv},
 			daemonSet: result{Mounts: kubeconfig, Env: defaultEnv, Tolerations: 1, OnControlPlane: true},
@@ -351,6 +364,84 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestRulesOfServices says what each setting of Services adds or takes away.
+func TestRulesOfServices(t *testing.T) {
+	base := []string{
+		"*: create events", "*: get discovery.k8s.io/endpointslices", "*: get networking.k8s.io/servicecidrs", "*: get nodes", "*: get services",
+		"*: list discovery.k8s.io/endpointslices", "*: list networking.k8s.io/servicecidrs", "*: list nodes", "*: list services",
+		"*: patch events", "*: patch services", "*: patch services/status",
+		"*: watch discovery.k8s.io/endpointslices", "*: watch networking.k8s.io/servicecidrs", "*: watch nodes", "*: watch services",
+		"kube-system: create coordination.k8s.io/leases", "kube-system: get configmaps", "kube-system: get coordination.k8s.io/leases",
+		"kube-system: list configmaps", "kube-system: list coordination.k8s.io/leases", "kube-system: update coordination.k8s.io/leases",
+		"kube-system: watch configmaps", "kube-system: watch coordination.k8s.io/leases",
+	}
+	leases := func(namespaces ...string) (all []string) {
+		for _, namespace := range namespaces {
+			for _, verb := range []string{"create", "get", "list", "update", "watch"} {
+				all = append(all, namespace+": "+verb+" coordination.k8s.io/leases")
+			}
+		}
+		return all
+	}
+	base = append(base, leases("*")...)
+	tests := []struct {
+		name   string
+		change func(*config.Config)
+		more   []string
+		less   []string
+	}{
+		{name: "Services alone", change: func(*config.Config) {}},
+		{name: "and a control plane", change: func(c *config.Config) { c.ControlPlane.Enable = true }},
+		{
+			name: "and a control plane in another namespace",
+			change: func(c *config.Config) {
+				c.ControlPlane.Enable, c.Election.LeaseName = true, "vips/lock"
+			},
+			more: leases("vips"),
+		},
+		{name: "Lease in another namespace", change: func(c *config.Config) { c.Services.LeaseName = "vips/svcs" }, more: leases("vips"), less: leases("kube-system")},
+		{name: "no election", change: func(c *config.Config) { c.Election.Enable = false }, less: leases("kube-system", "*")},
+		{
+			name: "one namespace", change: func(c *config.Config) { c.Services.Namespace = "apps" },
+			more: append(leases("apps"),
+				"apps: create events", "apps: get discovery.k8s.io/endpointslices", "apps: get services", "apps: list discovery.k8s.io/endpointslices",
+				"apps: list services", "apps: patch events", "apps: patch services", "apps: patch services/status",
+				"apps: watch discovery.k8s.io/endpointslices", "apps: watch services"),
+			less: append(leases("*"),
+				"*: create events", "*: get discovery.k8s.io/endpointslices", "*: get services", "*: list discovery.k8s.io/endpointslices",
+				"*: list services", "*: patch events", "*: patch services", "*: patch services/status",
+				"*: watch discovery.k8s.io/endpointslices", "*: watch services"),
+		},
+		{
+			name: "Endpoints", change: func(c *config.Config) { c.Services.Endpoints = true },
+			more: []string{"*: get endpoints", "*: list endpoints", "*: watch endpoints"},
+			less: []string{"*: get discovery.k8s.io/endpointslices", "*: list discovery.k8s.io/endpointslices", "*: watch discovery.k8s.io/endpointslices"},
+		},
+		{name: "no updates", change: func(c *config.Config) { c.Services.DisableUpdates = true }, less: []string{"*: patch services", "*: patch services/status"}},
+		{
+			name: "no pools", change: func(c *config.Config) { c.Services.Pools = "off" },
+			less: []string{"kube-system: get configmaps", "kube-system: list configmaps", "kube-system: watch configmaps"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := controlPlane().Config
+			c.ControlPlane.Enable = false
+			c.Services = config.Services{Enable: true, LeaseName: "plndr-svcs-lock", Pools: "auto"}
+			tt.change(&c)
+			objects, err := RBAC(Rules(c), Scope{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := slices.DeleteFunc(slices.Concat(base, tt.more), func(s string) bool { return slices.Contains(tt.less, s) })
+			slices.Sort(want)
+			if diff := cmp.Diff(want, granted(t, objects)); diff != "" {
+				t.Errorf("granted to kube-system/kube-vip (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestRBAC reads the objects as the API server's authorizer would: who may do what, where.
 func TestRBAC(t *testing.T) {
 	rules := []Rule{
@@ -376,6 +467,16 @@ func TestRBAC(t *testing.T) {
 				"Role a/kube-vip", "RoleBinding a/kube-vip", "Role b/kube-vip", "RoleBinding b/kube-vip",
 			},
 			granted: []string{"*: list services", "*: watch services", "a: get g/things", "a: get secrets", "a: update g/things", "b: get g/things"},
+		},
+		{
+			name: "one resource for several reasons",
+			rules: []Rule{
+				{Group: "g", Resource: "things", Verbs: []string{"get", "list"}, Namespace: "a"},
+				{Group: "h", Resource: "things", Verbs: []string{"get"}, Namespace: "a"},
+				{Group: "g", Resource: "things", Verbs: []string{"list", "patch"}, Namespace: "a"},
+			},
+			objects: []string{"ServiceAccount kube-system/kube-vip", "Role a/kube-vip", "RoleBinding a/kube-vip"},
+			granted: []string{"a: get g/things", "a: get h/things", "a: list g/things", "a: patch g/things"},
 		},
 		{
 			name: "--role", rules: namespaced, scope: Scope{Role: true},

@@ -31,22 +31,40 @@ type Rule struct {
 // Rules are all API calls that an instance with this Config makes: whatever is missing here is forbidden to it in
 // a cluster, and whatever is here without being called is a right too many.
 func Rules(c config.Config) []Rule {
+	var (
+		read = []string{"get", "list", "watch"}
+		// Nothing is deleted: a Lease that is given up is emptied. Names cannot narrow this, since creation has
+		// no name to check, and each node's own Lease carries the node's name.
+		elect = []string{"get", "list", "watch", "create", "update"}
+
+		services = c.Services.Enable
+		writes   = services && !c.Services.DisableUpdates
+		apps     = c.Services.Namespace
+	)
 	// Rules of all modes, each with the mode that needs it.
 	all := []struct {
 		needed bool
 		Rule
-	}{{
-		needed: c.ControlPlane.Enable && c.Election.Enable,
-		Rule: Rule{
-			Group:    "coordination.k8s.io",
-			Resource: "leases",
-			// Nothing is deleted: a Lease that is given up is emptied. Names cannot narrow this, since
-			// creation has no name to check, and each node's own Lease carries the node's name.
-			Verbs:     []string{"get", "list", "watch", "create", "update"},
-			Namespace: leaseNamespace(c),
-			Why:       "the control plane's Lease, and a Lease per node that says who may stand for it",
-		},
-	}}
+	}{
+		{c.ControlPlane.Enable && c.Election.Enable, Rule{
+			"coordination.k8s.io", "leases", elect, leaseNamespace(c, c.Election.LeaseName),
+			"the control plane's Lease, and a Lease per node that says who may stand for it",
+		}},
+		{services && c.Election.Enable, Rule{
+			"coordination.k8s.io", "leases", elect, leaseNamespace(c, c.Services.LeaseName),
+			"the Services' Lease, and a Lease per node that says who may stand for it",
+		}},
+		{services && c.Election.Enable, Rule{"coordination.k8s.io", "leases", elect, apps, "a Lease for each Service that not every node can serve"}},
+		{services, Rule{"", "services", read, apps, "which Services want a VIP"}},
+		{writes, Rule{"", "services", []string{"patch"}, apps, "an annotation says which addresses a pool gave"}},
+		{writes, Rule{"", "services/status", []string{"patch"}, apps, "the status says which VIP a Service has"}},
+		{services && !c.Services.Endpoints, Rule{"discovery.k8s.io", "endpointslices", read, apps, "whether there is somebody to answer, and on which node"}},
+		{services && c.Services.Endpoints, Rule{"", "endpoints", read, apps, "whether there is somebody to answer, and on which node"}},
+		{services, Rule{"", "events", []string{"create", "patch"}, apps, "a Service's Events say why it has no VIP"}},
+		{services, Rule{"", "nodes", read, "", "which nodes hold no VIPs, and the addresses that nodes have"}},
+		{services, Rule{"networking.k8s.io", "servicecidrs", read, "", "a VIP is not an address of the cluster's own"}},
+		{services && c.Services.Pools != "off", Rule{"", "configmaps", read, namespace, "the ConfigMap kubevip has the addresses that may be given out"}},
+	}
 	var rules []Rule
 	for _, r := range all {
 		if r.needed {
@@ -56,9 +74,9 @@ func Rules(c config.Config) []Rule {
 	return rules
 }
 
-// leaseNamespace is the namespace of the control plane's Leases: a name may bring its own.
-func leaseNamespace(c config.Config) string {
-	if namespace, _, found := strings.Cut(c.Election.LeaseName, "/"); found {
+// leaseNamespace is the namespace of a Lease, and of the nodes' Leases beside it: its name may bring one.
+func leaseNamespace(c config.Config, name string) string {
+	if namespace, _, found := strings.Cut(name, "/"); found {
 		return namespace
 	}
 	return c.Kubernetes.Namespace
@@ -87,9 +105,7 @@ func RBAC(rules []Rule, scope Scope) ([]runtime.Object, error) {
 		if !slices.Contains(namespaces, r.Namespace) {
 			namespaces = append(namespaces, r.Namespace)
 		}
-		byNamespace[r.Namespace] = append(byNamespace[r.Namespace], rbacv1.PolicyRule{
-			APIGroups: []string{r.Group}, Resources: []string{r.Resource}, Verbs: r.Verbs,
-		})
+		byNamespace[r.Namespace] = grant(byNamespace[r.Namespace], r)
 	}
 	slices.Sort(namespaces)
 
@@ -119,6 +135,20 @@ func RBAC(rules []Rule, scope Scope) ([]runtime.Object, error) {
 		}
 	}
 	return objects, nil
+}
+
+// grant adds what r needs to policy, which has one rule for each resource.
+func grant(policy []rbacv1.PolicyRule, r Rule) []rbacv1.PolicyRule {
+	i := slices.IndexFunc(policy, func(p rbacv1.PolicyRule) bool { return p.APIGroups[0] == r.Group && p.Resources[0] == r.Resource })
+	if i < 0 {
+		return append(policy, rbacv1.PolicyRule{APIGroups: []string{r.Group}, Resources: []string{r.Resource}, Verbs: slices.Clone(r.Verbs)})
+	}
+	for _, verb := range r.Verbs {
+		if !slices.Contains(policy[i].Verbs, verb) {
+			policy[i].Verbs = append(policy[i].Verbs, verb)
+		}
+	}
+	return policy
 }
 
 const (
