@@ -61,7 +61,7 @@ func newConfigCommand(load func(*cobra.Command) (*config.Loaded, error), stdout 
 			}
 			verdict := "the configuration is valid"
 			if err := loaded.Runnable(); err != nil {
-				verdict += " for a manifest, but this version's manager refuses it: " + err.Error()
+				verdict += " for a manifest, but this version's manager refuses it: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 			}
 			_, err = fmt.Fprintln(stdout, verdict)
 			return err

@@ -25,6 +25,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/cp"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/kube"
+	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -99,10 +100,14 @@ func (p *program) manage(ctx context.Context, loaded *config.Loaded, log *slog.L
 		}
 		c.Node.Name = strings.ToLower(host)
 	}
-	namespace, _ := leaseKey(c)
+	lease := c.Election.LeaseName
+	if !c.ControlPlane.Enable {
+		lease = c.Services.LeaseName
+	}
+	namespace, _ := leaseKey(c, lease)
 	log.Info("Starting kube-vip.io ["+p.build.Version+"]", "version", p.build.Version, "build", p.build.Commit, "node", c.Node.Name)
-	log.Info(fmt.Sprintf("namespace [%s], Mode: [%s], Features(s): Control Plane:[%t], Services:[false]",
-		namespace, "ARP", c.ControlPlane.Enable))
+	log.Info(fmt.Sprintf("namespace [%s], Mode: [%s], Features(s): Control Plane:[%t], Services:[%t]",
+		namespace, "ARP", c.ControlPlane.Enable, c.Services.Enable))
 	i, err := p.wire(c, log)
 	if err != nil {
 		return err
@@ -136,77 +141,150 @@ func (i *instance) run(ctx context.Context) error {
 	return errors.Join(err, speakers.Wait())
 }
 
+// wiring is an instance that is being put together, with what its parts share.
+type wiring struct {
+	instance
+	c                 config.Config
+	log               *slog.Logger
+	registry          *prometheus.Registry
+	network           *vip.Netlink
+	table             *vip.Table
+	own               *ownAddresses
+	access            *kube.Access
+	renewals, watches kubernetes.Interface
+	members           *ha.Members
+	plane             *cp.ControlPlane // nil without a control plane
+	services          *svc.Controller  // nil without Services
+	fit               *fitness
+	version           string
+}
+
 // wire builds the instance. Nothing runs yet.
 func (p *program) wire(c config.Config, log *slog.Logger) (*instance, error) {
+	if err := timing(c).Validate(); err != nil {
+		return nil, err
+	}
 	network, err := vip.NewNetlink()
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(c, network); err != nil {
-		network.Close()
+	w := &wiring{c: c, log: log, network: network, own: &ownAddresses{network: network}, fit: &fitness{}, version: p.build.Version, registry: newRegistry(p.build, c.Node.Name)}
+	w.close = network.Close
+	if err := p.wireAll(w); err != nil {
+		w.close()
 		return nil, err
 	}
-	registry := newRegistry(p.build, c.Node.Name)
-	announcer := arp.New(arpOptions(c, log, registry))
-	var members *ha.Members
-	var plane *cp.ControlPlane
-	fit := &fitness{}
-	table := vip.NewTable(vip.Options{Kernel: network, Speakers: []vip.Speaker{announcer}, Log: log, Registerer: registry, Trouble: fit.trouble})
-	own := &ownAddresses{network: network}
-	access, err := kube.New(p.kubeOptions(c, log, own.list,
-		func() []netip.Addr { return memberAddresses(members) }, func() []netip.Addr { return claimed(plane) }))
-	if err != nil {
-		network.Close()
-		return nil, err
+	return &w.instance, nil
+}
+
+func (p *program) wireAll(w *wiring) (err error) {
+	c := w.c
+	if err := refuse(c, w.network); err != nil {
+		return err
 	}
-	closeAll := func() { access.Close(); network.Close() }
-	renewals, watches, err := clients(access)
-	if err != nil {
-		closeAll()
-		return nil, err
-	}
-	namespace, lease := leaseKey(c)
-	members = ha.NewMembers(ha.MembersOptions{
-		Namespace: namespace, Identity: c.Node.Name, Groups: []string{lease}, Version: p.build.Version,
-		Addresses: own.list,
-		Leases:    renewals.CoordinationV1(), Watches: watches.CoordinationV1(), Log: log,
+	announcer := arp.New(arpOptions(c, w.log, w.registry))
+	w.table = vip.NewTable(vip.Options{
+		// A Service hears of its VIP after the network has.
+		Kernel: w.network, Speakers: []vip.Speaker{announcer, listener(w.heard)}, Log: w.log, Registerer: w.registry, Trouble: w.trouble,
 	})
-	timing := ha.Timing{Lease: c.Election.LeaseDuration, Renew: c.Election.RenewDeadline, Retry: c.Election.RetryPeriod}
-	if err := timing.Validate(); err != nil {
-		closeAll()
-		return nil, err
+	w.access, err = kube.New(p.kubeOptions(c, w.log, w.own.list,
+		func() []netip.Addr { return memberAddresses(w.members) }, func() []netip.Addr { return claimed(w.plane) }))
+	if err != nil {
+		return err
 	}
+	w.close = func() { w.access.Close(); w.network.Close() }
+	if w.renewals, w.watches, err = clients(w.access); err != nil {
+		return err
+	}
+	w.speakers = []runner{w.table, announcer}
+	if c.ControlPlane.Enable {
+		if err := p.wireControlPlane(w); err != nil {
+			return err
+		}
+	}
+	if c.Services.Enable {
+		if err := w.wireServices(w.plane); err != nil {
+			return err
+		}
+	}
+	w.speakers = append(w.speakers, endpoints(w)...)
+	return nil
+}
+
+// wireControlPlane adds the control plane's VIP to the instance.
+func (p *program) wireControlPlane(w *wiring) (err error) {
+	namespace, lease := leaseKey(w.c, w.c.Election.LeaseName)
+	groups := []string{lease}
+	if w.c.Services.Enable {
+		_, services := leaseKey(w.c, w.c.Services.LeaseName)
+		groups = append(groups, services)
+	}
+	w.members = ha.NewMembers(ha.MembersOptions{
+		Namespace: namespace, Identity: w.c.Node.Name, Groups: groups, Version: p.build.Version,
+		Addresses: w.own.list,
+		Leases:    w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Log: w.log,
+	})
 	election := ha.NewElection(ha.Options{
-		Namespace: namespace, Name: lease, Identity: c.Node.Name,
-		Timing:      timing,
-		Annotations: c.Election.LeaseAnnotations,
-		Renewals:    renewals.CoordinationV1(), Watches: watches.CoordinationV1(),
-		Granter: table, Members: members, AwaitHealth: true,
-		Led: func(led bool) { plane.Holding(led) },
-		Log: log, Registerer: registry,
+		Namespace: namespace, Name: lease, Identity: w.c.Node.Name,
+		Timing:      timing(w.c),
+		Annotations: w.c.Election.LeaseAnnotations,
+		Renewals:    w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
+		Granter: w.table, Members: w.members, AwaitHealth: true,
+		Led: func(led bool) {
+			w.plane.Holding(led)
+			if w.services != nil {
+				w.services.Led(lease, led)
+			}
+		},
+		Log: w.log, Registerer: w.registry,
 	})
-	options := cpOptions(c, log, registry, network)
-	options.Claimer, options.Mandate, options.TLS = table, lease, access.LocalTLS
-	fit.tell = func(h ha.Health, reason string) {
-		members.SetHealth(h, reason)
+	options := cpOptions(w.c, w.log, w.registry, w.network)
+	options.Claimer, options.Mandate, options.TLS = w.table, lease, w.access.LocalTLS
+	w.fit.tell = func(h ha.Health, reason string) {
+		w.members.SetHealth(h, reason)
 		election.SetHealth(h, reason)
 	}
 	options.Listener = func(h cp.Health) {
-		access.SetLocalHealthy(h.Serving)
-		fit.judged(standing(h), h.Reason)
+		w.access.SetLocalHealthy(h.Serving)
+		w.fit.judged(standing(h), h.Reason)
 	}
-	plane, err = cp.New(options)
-	if err != nil {
-		closeAll()
-		return nil, err
+	if w.plane, err = cp.New(options); err != nil {
+		return err
 	}
-	i := &instance{
-		speakers: []runner{table, announcer},
-		deciders: []runner{hints{network, plane.Hint, log}, fit, plane, members, election},
-		close:    closeAll,
+	w.deciders = append(w.deciders, hints{w.network, w.plane.Hint, w.log}, w.fit, w.plane, w.members, election)
+	return nil
+}
+
+// heard tells the Services which VIPs are on this node.
+func (w *wiring) heard(present []vip.VIP) error {
+	if w.services == nil {
+		return nil
 	}
-	i.speakers = append(i.speakers, endpoints(c, log, registry, table, fit)...)
-	return i, nil
+	return w.services.Sync(present)
+}
+
+// listener is a vip.Speaker that only listens.
+type listener func(present []vip.VIP) error
+
+func (l listener) Sync(present []vip.VIP) error { return l(present) }
+
+// trouble takes the Table's word on VIPs that cannot be put on: those of the control plane make this node unfit for it.
+func (w *wiring) trouble(faults []vip.Fault) {
+	if w.plane == nil {
+		return
+	}
+	mine := claimed(w.plane)
+	var errs []error
+	for _, f := range faults {
+		if slices.Contains(mine, f.VIP.Addr()) {
+			errs = append(errs, f.Err)
+		}
+	}
+	w.fit.trouble(errors.Join(errs...))
+}
+
+func timing(c config.Config) ha.Timing {
+	return ha.Timing{Lease: c.Election.LeaseDuration, Renew: c.Election.RenewDeadline, Retry: c.Election.RetryPeriod}
 }
 
 // refuse refuses what waiting would not mend: a VIP that is an address of this node itself, which another node would
@@ -223,7 +301,9 @@ func refuse(c config.Config, network *vip.Netlink) error {
 		if err != nil {
 			continue // a name
 		}
-		errs = append(errs, cp.OwnAddress(addr, links))
+		if err := vip.OwnAddress(addr, links); err != nil {
+			errs = append(errs, fmt.Errorf("address: %w", err))
+		}
 		if loopback && addr.Is6() {
 			errs = append(errs, fmt.Errorf("vip_interface: %s cannot carry %s in ARP mode: the kernel answers for an IPv6 address only on the interface that has it; name that interface, or leave it out", c.Network.Interface, addr))
 		}
@@ -256,15 +336,19 @@ func clients(access *kube.Access) (renewals, watches kubernetes.Interface, err e
 	return renewals, watches, err
 }
 
-func endpoints(c config.Config, log *slog.Logger, registry *prometheus.Registry, table *vip.Table, fit *fitness) []runner {
+func endpoints(w *wiring) []runner {
+	c, log := w.c, w.log
 	var list []runner
 	if c.Observe.PrometheusServer != "" {
-		list = append(list, endpoint{setting: "prometheus_server", address: c.Observe.PrometheusServer, handler: metricsHandler(registry), log: log})
+		list = append(list, endpoint{setting: "prometheus_server", address: c.Observe.PrometheusServer, handler: metricsHandler(w.registry), log: log})
 	}
 	if c.Observe.HealthCheckPort != 0 {
 		began := time.Now()
-		alive := func() error { return notStuck(began, table.LastPass(), time.Now()) }
-		ready := func() error { return errors.Join(alive(), fit.problem()) }
+		alive := func() error { return notStuck(began, w.table.LastPass(), time.Now()) }
+		ready := alive
+		if w.plane != nil {
+			ready = func() error { return errors.Join(alive(), w.fit.problem()) }
+		}
 		list = append(list, endpoint{setting: "health_check_port", address: loopback(c.Observe.HealthCheckPort), handler: healthHandler(alive, ready), log: log})
 	}
 	return list
@@ -278,15 +362,20 @@ func cpOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer
 	h := c.ControlPlane.Health
 	return cp.Options{
 		Addresses: c.ControlPlane.Addresses, DNSMode: cp.DNSMode(c.Network.DNSMode), Port: c.ControlPlane.Port,
-		Placement: cp.Placement{
-			Interface: c.Network.Interface, AllowInterfaceNotUp: c.Network.AllowInterfaceNotUp, Global: c.Network.LoopbackGlobalScope,
-			Bits4: c.Network.Bits(netip.IPv4Unspecified()), Bits6: c.Network.Bits(netip.IPv6Unspecified()),
-		},
+		Placement: placement(c.Network),
 		Health: cp.HealthOptions{
 			Enable: h.Enable, URL: h.Address, CAPath: h.CAPath, Period: h.Period, Timeout: h.Timeout,
 			FailureThreshold: h.FailureThreshold, SuccessThreshold: h.SuccessThreshold,
 		},
 		Links: network, Log: log, Registerer: registry,
+	}
+}
+
+// placement is where VIPs go by the settings of the network.
+func placement(n config.Network) vip.Placement {
+	return vip.Placement{
+		Interface: n.Interface, AllowInterfaceNotUp: n.AllowInterfaceNotUp, Global: n.LoopbackGlobalScope,
+		Bits4: n.Bits(netip.IPv4Unspecified()), Bits6: n.Bits(netip.IPv6Unspecified()),
 	}
 }
 
@@ -304,6 +393,9 @@ func standing(h cp.Health) ha.Health {
 // claimed are the VIPs that the control plane wants, wherever they are.
 func claimed(plane *cp.ControlPlane) []netip.Addr {
 	var list []netip.Addr
+	if plane == nil {
+		return nil
+	}
 	for _, v := range plane.Now().VIPs {
 		list = append(list, v.Addr())
 	}
@@ -324,19 +416,19 @@ func (p *program) kubeOptions(c config.Config, log *slog.Logger, nodeAddrs, peer
 	}
 }
 
-// leaseKey is where the Lease is: as given in its name; else in the configured namespace, if that is not the default;
+// leaseKey is where a Lease is: as given in its name; else in the configured namespace, if that is not the default;
 // else in that of the pod's service account, where existing instances on the same lock look; else in the default one.
-func leaseKey(c config.Config) (namespace, name string) {
-	if namespace, name, ok := strings.Cut(c.Election.LeaseName, "/"); ok {
+func leaseKey(c config.Config, lease string) (namespace, name string) {
+	if namespace, name, ok := strings.Cut(lease, "/"); ok {
 		return namespace, name
 	}
 	if c.Kubernetes.Namespace != defaultNamespace {
-		return c.Kubernetes.Namespace, c.Election.LeaseName
+		return c.Kubernetes.Namespace, lease
 	}
 	if ns, err := os.ReadFile(filepath.Join(kube.DefaultInClusterDir, "namespace")); err == nil && len(ns) > 0 {
-		return strings.TrimSpace(string(ns)), c.Election.LeaseName
+		return strings.TrimSpace(string(ns)), lease
 	}
-	return c.Kubernetes.Namespace, c.Election.LeaseName
+	return c.Kubernetes.Namespace, lease
 }
 
 // ownAddresses are this node's own addresses: not VIPs, and nothing that only this node can reach. They are asked for
@@ -374,6 +466,9 @@ func (o *ownAddresses) list() []netip.Addr {
 }
 
 func memberAddresses(members *ha.Members) []netip.Addr {
+	if members == nil {
+		return nil
+	}
 	var list []netip.Addr
 	for _, m := range members.Others() {
 		list = append(list, m.Addresses...)

@@ -61,11 +61,13 @@ func (p *program) manifestCommand() *cobra.Command {
 		Use:   "daemonset",
 		Short: "Write a DaemonSet, for a cluster that is there already",
 		Example: `  kube-vip manifest daemonset --address 10.0.0.10 --arp --inCluster --taint
+  kube-vip manifest daemonset --services --arp --inCluster
+  kube-vip manifest daemonset --controlplane --address 10.0.0.10 --services --arp --inCluster
   kube-vip manifest daemonset --address 10.0.0.10 --bgp --bgppeers 192.0.2.1:65000 --inCluster`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return g.writeDaemonSet(cmd) },
 	}
-	daemonSet.Flags().BoolVar(&g.taint, "taint", false, "run on control-plane nodes only, whatever taints they have; implied by --address")
+	daemonSet.Flags().BoolVar(&g.taint, "taint", false, "run on control-plane nodes only, whatever taints they have; implied by a VIP of the control plane")
 	cmd.AddCommand(pod, daemonSet, p.rbacCommand(g))
 	return cmd
 }
@@ -76,8 +78,10 @@ func (p *program) rbacCommand(g *generator) *cobra.Command {
 		Use:   "rbac",
 		Short: "Write the ServiceAccount and the rights that --inCluster needs",
 		Long: `Writes the ServiceAccount kube-vip and the rights that the given settings need, bound in the namespace
-where they are needed. No address is needed here; without a mode they are those of --arp.`,
+where they are needed. No address is needed here; without a mode they are those of --arp, and without --services
+those of a control plane.`,
 		Example: `  kube-vip manifest rbac --arp
+  kube-vip manifest rbac --arp --services
   kube-vip manifest rbac --namespace vip-leases`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return g.writeRBAC(cmd, scope) },
@@ -97,7 +101,7 @@ func (g *generator) addOutput(cmd *cobra.Command) {
 }
 
 func (g *generator) writePod(cmd *cobra.Command) error {
-	options, err := g.options(cmd)
+	options, _, err := g.options(cmd)
 	if err != nil {
 		return err
 	}
@@ -108,11 +112,14 @@ func (g *generator) writePod(cmd *cobra.Command) error {
 }
 
 func (g *generator) writeDaemonSet(cmd *cobra.Command) error {
-	options, err := g.options(cmd)
+	options, loaded, err := g.options(cmd)
 	if err != nil {
 		return err
 	}
 	options.Taint = g.taint
+	if c := options.Config; !g.inCluster && !g.taint && !c.ControlPlane.Enable && loaded.Origin("k8sConfigPath").Layer == config.LayerDefault {
+		g.warn("only control-plane nodes have %s, and the Pods wait for it on the others: give --inCluster, or --taint to leave them out", c.Kubernetes.ConfigFile)
+	}
 	if name := options.Config.Node.Name; name != "" {
 		g.warn("the node name %s is not in the manifest: in a DaemonSet each Pod has that of its own node", name)
 	}
@@ -126,7 +133,7 @@ func (g *generator) writeRBAC(cmd *cobra.Command, scope manifest.Scope) error {
 	}
 	// The rights do not depend on the address, so it need not be given here.
 	c := loaded.Config
-	c.ControlPlane.Enable = true
+	c.ControlPlane.Enable = c.ControlPlane.Enable || !c.Services.Enable
 	c.Election.Enable = c.Election.Enable || !c.BGP.Enable
 	objects, err := manifest.RBAC(manifest.Rules(c), scope)
 	if err != nil {
@@ -135,8 +142,9 @@ func (g *generator) writeRBAC(cmd *cobra.Command, scope manifest.Scope) error {
 	return g.write(objects...)
 }
 
-// options are all that a Pod or DaemonSet is made of, or everything that is wrong with it.
-func (g *generator) options(cmd *cobra.Command) (manifest.Options, error) {
+// options are all that a Pod or DaemonSet is made of, and the settings that it comes from; or everything that is wrong
+// with it.
+func (g *generator) options(cmd *cobra.Command) (manifest.Options, *config.Loaded, error) {
 	loaded, err := g.settings(cmd)
 	image, imageErr := manifest.Image(g.image, g.build.Version)
 	if imageErr != nil {
@@ -147,10 +155,12 @@ func (g *generator) options(cmd *cobra.Command) (manifest.Options, error) {
 		problems = append(problems, loaded.Validate(), g.checkPaths(loaded))
 	}
 	if err := errors.Join(problems...); err != nil {
-		return manifest.Options{}, err
+		return manifest.Options{}, nil, err
 	}
 	if err := loaded.Runnable(); err != nil {
-		g.warn("%v", err)
+		for _, problem := range flatten(err) {
+			g.warn("%v", problem)
+		}
 	}
 	if image != g.image && !g.build.released() {
 		g.warn("this program is not a release, so there may be no image %s: name one with --image", image)
@@ -161,7 +171,7 @@ func (g *generator) options(cmd *cobra.Command) (manifest.Options, error) {
 		Image:     image,
 		Version:   g.build.Version,
 		InCluster: g.inCluster,
-	}, nil
+	}, loaded, nil
 }
 
 // checkPaths refuses what cannot be mounted from a host.
@@ -187,10 +197,11 @@ func (g *generator) checkPaths(loaded *config.Loaded) error {
 // settings are those of load, with what the kubeadm file says where nothing was said. Without an address the
 // settings are nil beside an error, since everything that Validate could say would follow from that.
 func (g *generator) settings(cmd *cobra.Command) (*config.Loaded, error) {
-	loaded, err := g.load(cmd)
+	loaded, err := config.Load(cmd.Flags(), g.environ)
 	if loaded == nil {
 		return nil, err
 	}
+	defer g.tell(loaded) // when everything is supplied
 	if g.controlPlane {
 		err = errors.Join(err, loaded.Supply("controlplane", "true", "kubeadm makes a control plane"))
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -48,6 +49,14 @@ func TestManifests(t *testing.T) {
 			args:   "manifest daemonset --address 10.0.0.10 --bgp --localAS 65001 --bgpRouterInterface eth0 --bgppeers 192.0.2.1:65000::false,192.0.2.2:65000::false",
 			stderr: "warning: --bgp: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)\n",
 		},
+		{golden: "daemonset-services", args: "manifest daemonset --services --arp --inCluster"},
+		{
+			golden: "daemonset-services-control-plane",
+			args:   "manifest daemonset --controlplane --address 10.0.0.10 --services --arp --inCluster --serviceInterface auto --vipAllowedRanges 10.0.0.0/24",
+		},
+		{golden: "pod-services", args: "manifest pod --services --arp"},
+		{golden: "rbac-services", args: "manifest rbac --services --arp"},
+		{golden: "rbac-services-control-plane", args: "manifest rbac --services --controlplane --arp --servicesNamespace apps --servicesLeaseName vips/svcs --servicesPools off"},
 		{golden: "rbac-arp", args: "manifest rbac --arp --address 10.0.0.10"},
 		{golden: "rbac-bgp", args: "manifest rbac --bgp"},
 		{golden: "rbac-rolebinding", args: "manifest rbac --rolebinding --leaseName vips/lock"},
@@ -88,6 +97,23 @@ func TestManifests(t *testing.T) {
 		if !written[file] {
 			t.Errorf("%s belongs to no test", file)
 		}
+	}
+}
+
+// TestRightsOfServicesAlone: where no control plane is asked for, its Leases are nobody's business.
+func TestRightsOfServicesAlone(t *testing.T) {
+	got := kubeVIP(t, nil, strings.Fields("manifest rbac --services --servicesLeaseName vips/svcs --servicesPools off")...)
+	if got.Code != 0 || got.Stderr != "" {
+		t.Fatalf("exit code %d: %s", got.Code, got.Stderr)
+	}
+	var places []string
+	for _, o := range decode(t, got.Stdout) {
+		if role, ok := o.(*rbacv1.Role); ok {
+			places = append(places, role.Namespace)
+		}
+	}
+	if diff := cmp.Diff([]string{"vips"}, places); diff != "" {
+		t.Errorf("namespaces with rights (-want +got):\n%s", diff)
 	}
 }
 
@@ -133,6 +159,9 @@ func TestManifestMeansWhatWasAsked(t *testing.T) {
 		"--address 10.0.0.10 --arp --k8sConfigPath /etc/kubernetes/super-admin.conf --log -4 --logFormat json",
 		"--address 10.0.0.10 --bgp --localAS 65001 --bgppeers 192.0.2.1:65000:secret:true,192.0.2.2:65000 --sourceIF eth0",
 		"--address 10.0.0.10 --arp --controlPlaneHealthCheckAddress https://localhost:6443/livez --controlPlaneHealthCheckCAPath /etc/kubernetes/pki/ca.crt --allowInterfaceNotUp --loInterfaceGlobalScope --interface lo",
+		"--services --arp",
+		"--services --servicesElection --arp --servicesLeaseName vips/svcs --lbClassName= --lbClassNameLegacyHandling=false --servicesPools off --enableEndpoints",
+		"--services --controlplane --address 10.0.0.10 --arp --serviceInterface auto --vipAllowedRanges 10.0.0.0/24,fd00::/64 --servicesNamespace apps --disableServiceUpdates",
 		"--vip 10.0.0.10 --cidr 32 --arp --leaderElection --leaseAnnotations {\"team\":\"net\"}",
 	}
 	for _, args := range tests {
@@ -160,7 +189,7 @@ func TestManifestMeansWhatWasAsked(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(want.Config, got.Config, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				if diff := cmp.Diff(want.Config, got.Config, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 					t.Errorf("settings of the container (-want +got):\n%s", diff)
 				}
 				if err := got.Validate(); err != nil {
@@ -225,6 +254,27 @@ func TestManifestWarns(t *testing.T) {
 			args: "manifest daemonset --address 10.0.0.10 --arp --inCluster --k8sConfigPath /etc/kubernetes/admin.conf",
 			want: "warning: --k8sConfigPath is not in the manifest: --inCluster uses the ServiceAccount in place of a kubeconfig\n",
 		},
+		{
+			args: "manifest daemonset --services --arp",
+			want: "warning: only control-plane nodes have /etc/kubernetes/admin.conf, and the Pods wait for it on the others: give --inCluster, or --taint to leave them out\n",
+		},
+		{args: "manifest daemonset --services --arp --taint"},
+		{args: "manifest daemonset --services --arp --k8sConfigPath /etc/kubernetes/kubelet.conf"},
+		{args: "manifest daemonset --services --arp --controlplane --address 10.0.0.10"},
+		{
+			args: "manifest pod --services --arp --address 10.0.0.10",
+			want: "warning: --address has no effect: beside --services=true the control plane's VIP needs --controlplane (env cp_enable=true)\n",
+		},
+		{
+			args: "manifest pod --services --arp --kubeadm-config testdata/docs/kubeadm.yaml",
+			want: "warning: --kubeadm-config testdata/docs/kubeadm.yaml has no effect: beside --services=true the control plane's VIP needs --controlplane (env cp_enable=true)\n",
+		},
+		{args: "kubeadm init --services --arp --address 10.0.0.10"},
+		{args: "kubeadm init --services --arp --config testdata/docs/kubeadm.yaml"},
+		{
+			args: "manifest pod --services --bgp --bgppeers 192.0.2.1:65000 --servicesElection",
+			want: "warning: --bgp: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -261,7 +311,7 @@ func TestManifestRefuses(t *testing.T) {
 		environ []string
 		want    []string
 	}{
-		{name: "nothing", args: "manifest pod", want: []string{"nothing to do: for a VIP of the control plane give --address (env address)"}},
+		{name: "nothing", args: "manifest pod", want: []string{"nothing to do: for a VIP of the control plane give --address (env address), for those of Services --services (env svc_enable=true)"}},
 		{name: "no mode", args: "manifest pod --address 10.0.0.10", want: []string{"nothing announces the VIP: set --arp (env vip_arp=true)"}},
 		{
 			name: "several things", args: "manifest pod --port 0 --image A --arp --k8sConfigPath admin.conf --controlPlaneHealthCheckCAPath ca.crt", environ: []string{"address=10.0.0.10/24"},
@@ -274,6 +324,27 @@ func TestManifestRefuses(t *testing.T) {
 			},
 		},
 		{name: "no kubeconfig", args: "manifest pod --address 10.0.0.10 --arp --k8sConfigPath=", want: []string{"--k8sConfigPath: without a kubeconfig give --inCluster"}},
+		{
+			name: "Services in two ways", args: "manifest pod --services --controlplane --arp --servicesElection=false --servicesPlacement lease --servicesLeaseName plndr-cp-lock",
+			want: []string{
+				"--controlplane=true: the control plane has no address: give the VIP as --address (env address)",
+				"--servicesElection=false and --servicesPlacement=lease contradict each other: keep one of them",
+				"--leaseName=plndr-cp-lock (default; env vip_leasename) and --servicesLeaseName=plndr-cp-lock are the same Lease: one election for the control plane and Services is not supported yet by this version; give each its own",
+			},
+		},
+		{
+			name: "rights of Services without cluster-wide ones", args: "manifest rbac --services --arp --role",
+			want: []string{
+				"leases are needed in all namespaces (a Lease for each Service that not every node can serve): leave --role and --rolebinding out",
+				"services are needed in all namespaces (which Services want a VIP): leave --role and --rolebinding out",
+				"services are needed in all namespaces (an annotation says which addresses a pool gave): leave --role and --rolebinding out",
+				"services/status are needed in all namespaces (the status says which VIP a Service has): leave --role and --rolebinding out",
+				"endpointslices are needed in all namespaces (whether there is somebody to answer, and on which node): leave --role and --rolebinding out",
+				"events are needed in all namespaces (a Service's Events say why it has no VIP): leave --role and --rolebinding out",
+				"nodes are needed in all namespaces (which nodes hold no VIPs, and the addresses that nodes have): leave --role and --rolebinding out",
+				"servicecidrs are needed in all namespaces (a VIP is not an address of the cluster's own): leave --role and --rolebinding out",
+			},
+		},
 		{
 			name: "kubeadm file is missing", args: "manifest pod --arp --kubeadm-config testdata/none.yaml",
 			want: []string{"--kubeadm-config: open testdata/none.yaml: no such file or directory"},

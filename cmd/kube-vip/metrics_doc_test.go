@@ -62,8 +62,9 @@ func TestMetricsDoc(t *testing.T) {
 				missing = append(missing, name)
 			}
 		}
-		// It has a value after the first comparison with the node's addresses, which this test must not touch.
-		if diff := cmp.Diff([]string{"kube_vip_vip_held"}, missing); diff != "" {
+		// They have values after the first comparison with the node's addresses, which this test must not touch, and
+		// when there are pools.
+		if diff := cmp.Diff([]string{"kube_vip_pool_addresses", "kube_vip_vip_held"}, missing); diff != "" {
 			t.Errorf("metrics that are documented and that a new instance does not show (-want +got):\n%s", diff)
 		}
 	})
@@ -169,7 +170,7 @@ func text(e ast.Expr) (string, bool) {
 // shownMetrics is what /metrics of a wired instance shows that does not run, those of Go and of the process left out.
 func shownMetrics(t *testing.T) map[string]metric {
 	t.Helper()
-	loaded, err := config.Load(nil, []string{"address=192.0.2.10", "vip_arp=true", "vip_nodename=node-1"})
+	loaded, err := config.Load(nil, []string{"cp_enable=true", "address=192.0.2.10", "svc_enable=true", "vip_arp=true", "vip_nodename=node-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,16 +259,24 @@ func quotedMessages(doc string) []string {
 func logPatterns(files []*ast.File) []*regexp.Regexp {
 	var patterns []*regexp.Regexp
 	for _, file := range files {
+		known := constants(file)
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
 			if !ok || len(call.Args) == 0 {
 				return true
 			}
 			method, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) {
+			if !ok {
 				return true
 			}
-			if p := pattern(call.Args[0]); strings.Trim(p, ".*") != "" {
+			message := 0
+			switch {
+			case method.Sel.Name == "Log" && len(call.Args) > 2: // by a context and a level
+				message = 2
+			case !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name):
+				return true
+			}
+			if p := pattern(call.Args[message], known); strings.Trim(p, ".*") != "" {
 				patterns = append(patterns, regexp.MustCompile("^"+p+"$"))
 			}
 			return true
@@ -276,20 +285,40 @@ func logPatterns(files []*ast.File) []*regexp.Regexp {
 	return patterns
 }
 
-// pattern is a regular expression for the values of e.
-func pattern(e ast.Expr) string {
+// constants are the texts of a file's constants, by name.
+func constants(file *ast.File) map[string]string {
+	texts := map[string]string{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if declared, ok := n.(*ast.ValueSpec); ok && len(declared.Names) == len(declared.Values) {
+			for i, name := range declared.Names {
+				if s, ok := text(declared.Values[i]); ok {
+					texts[name.Name] = s
+				}
+			}
+		}
+		return true
+	})
+	return texts
+}
+
+// pattern is a regular expression for the values of e, by the constants that are known.
+func pattern(e ast.Expr, known map[string]string) string {
 	const anything = ".*"
 	switch e := e.(type) {
 	case *ast.BasicLit:
 		if s, ok := text(e); ok {
 			return regexp.QuoteMeta(s)
 		}
+	case *ast.Ident:
+		if s, ok := known[e.Name]; ok {
+			return regexp.QuoteMeta(s)
+		}
 	case *ast.BinaryExpr:
-		return pattern(e.X) + pattern(e.Y)
+		return pattern(e.X, known) + pattern(e.Y, known)
 	case *ast.CallExpr: // of fmt.Sprintf
 		if len(e.Args) > 0 {
 			if format, ok := text(e.Args[0]); ok {
-				return regexp.MustCompile(`%[a-z]`).ReplaceAllString(regexp.QuoteMeta(format), anything)
+				return regexp.MustCompile(`%(\\\[\d+\\\])?[a-z]`).ReplaceAllString(regexp.QuoteMeta(format), anything)
 			}
 		}
 	}

@@ -65,6 +65,7 @@ func (p *program) root() *cobra.Command {
 answers for an address, and another takes over when it cannot.`,
 		Example: `  kube-vip manifest pod --address 10.0.0.10 --arp
   kube-vip manifest daemonset --address 10.0.0.10 --arp --inCluster
+  kube-vip manifest daemonset --services --arp --inCluster
   kube-vip kubeadm init --config kubeadm.yaml --arp`,
 		Version:       p.build.Version,
 		SilenceUsage:  true,
@@ -95,11 +96,15 @@ answers for an address, and another takes over when it cannot.`,
 func (p *program) load(cmd *cobra.Command) (*config.Loaded, error) {
 	loaded, err := config.Load(cmd.Flags(), p.environ)
 	if loaded != nil {
-		for _, warning := range loaded.Warnings {
-			p.warn("%s", warning)
-		}
+		p.tell(loaded)
 	}
 	return loaded, err
+}
+
+func (p *program) tell(loaded *config.Loaded) {
+	for _, warning := range loaded.Warnings {
+		p.warn("%s", warning)
+	}
 }
 
 func (p *program) warn(format string, args ...any) {

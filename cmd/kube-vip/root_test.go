@@ -253,6 +253,8 @@ func TestCompletion(t *testing.T) {
 		{args: "manager --sourceIF=", want: names, directive: noFiles},
 		{args: "manifest pod --dnsMode=", want: []string{"first", "ipv4", "ipv6", "dual"}, directive: noFiles},
 		{args: "manager --logFormat=", want: []string{"text", "json"}, directive: noFiles},
+		{args: "manifest pod --serviceInterface=", want: names, directive: noFiles},
+		{args: "manifest pod --servicesPools=", want: []string{"auto", "on", "off"}, directive: noFiles},
 		{args: "manifest pod --arp=", want: []string{"true", "false"}, directive: noFiles},
 		{args: "manifest pod --address=", directive: noFiles},
 		{args: "manifest pod --vip=", directive: noFiles},

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kube-vip.io/kube-vip/pkg/arp"
+	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/cp"
+	"kube-vip.io/kube-vip/pkg/ha"
+	"kube-vip.io/kube-vip/pkg/kube"
+	"kube-vip.io/kube-vip/pkg/svc"
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// Rate limits of the clients of Services. At rest they do nothing; after a start or a move each Service has its status
+// written once, and thousands must not wait for minutes.
+const (
+	statusQPS   = 400
+	statusBurst = 800
+	eventQPS    = 20
+	eventBurst  = 100
+	fleetQPS    = 2 * ha.DefaultCallsPerSecond
+	fleetBurst  = 2 * ha.DefaultCallsPerSecond
+)
+
+// wireServices adds the care for Services to the instance. plane is nil without a control plane.
+func (w *wiring) wireServices(plane *cp.ControlPlane) error {
+	options, err := svcOptions(w.c, w.log, w.registry, w.access)
+	if err != nil {
+		return err
+	}
+	namespace, lease := leaseKey(w.c, w.c.Services.LeaseName)
+	options.Mandate = lease
+	options.Claimer, options.Links = w.table, w.network
+	options.Prober = arp.NewProber(arp.ProberOptions{Log: w.log})
+	if plane != nil {
+		_, mandate := leaseKey(w.c, w.c.Election.LeaseName)
+		options.Elsewhere = func(addr netip.Addr) (string, bool) { return mandate, slices.Contains(claimed(plane), addr) }
+	}
+	var election *ha.Election
+	options.Fit = func(ok bool, reason string) {
+		health := ha.Healthy
+		if !ok {
+			health = ha.Unable
+		}
+		election.SetHealth(health, reason)
+	}
+	others := func() (nodes []string) {
+		for _, m := range w.members.Others() {
+			if slices.Contains(m.Groups, lease) {
+				nodes = append(nodes, m.Node)
+			}
+		}
+		return nodes
+	}
+	fleet, err := w.fleet()
+	if err != nil {
+		return err
+	}
+	options.Leases, options.Others = fleet, others
+	w.services = svc.New(options)
+	election = ha.NewElection(ha.Options{
+		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
+		Renewals: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
+		Granter: w.table, AwaitHealth: true,
+		Led: func(led bool) { w.services.Led(lease, led) },
+		Log: w.log, Registerer: w.registry,
+	})
+	if w.members == nil {
+		w.members = ha.NewMembers(ha.MembersOptions{
+			Namespace: namespace, Identity: w.c.Node.Name, Groups: []string{lease}, Version: w.version,
+			Leases: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Log: w.log,
+		})
+		w.members.SetHealth(ha.Healthy, "")
+		w.deciders = append(w.deciders, w.members)
+	}
+	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election, fleet)
+	return nil
+}
+
+// fleet stands for the Leases of single Services.
+func (w *wiring) fleet() (*ha.Fleet, error) {
+	renewals, err := w.access.Clientset("service renewals", fleetQPS, fleetBurst)
+	if err != nil {
+		return nil, err
+	}
+	reserved := map[string]bool{}
+	for _, name := range []string{w.c.Election.LeaseName, w.c.Services.LeaseName} {
+		namespace, lease := leaseKey(w.c, name)
+		reserved[namespace+"/"+lease] = true
+	}
+	return ha.NewFleet(ha.FleetOptions{
+		Identity: w.c.Node.Name, Timing: timing(w.c), Namespace: w.c.Services.Namespace,
+		Renewals: renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Granter: w.table,
+		Reserved: func(namespace, name string) bool {
+			return reserved[namespace+"/"+name] || strings.HasPrefix(name, ha.MemberPrefix)
+		},
+		Led: func(mandate string, led bool) { w.services.Led(mandate, led) },
+		Log: w.log, Registerer: w.registry,
+	}), nil
+}
+
+func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer, access *kube.Access) (svc.Options, error) {
+	o := svc.Options{
+		Node: c.Node.Name,
+		Rules: svc.Rules{
+			Namespace: c.Services.Namespace, Class: c.Services.Class.Name, Strict: !c.Services.Class.Legacy, ClassOnly: c.Services.Class.Only,
+		},
+		Allowed: c.Services.AllowedRanges, Endpoints: c.Services.Endpoints, ReadOnly: c.Services.DisableUpdates,
+		PerService: c.Services.Placement == config.PlacementLease,
+		Pools:      svc.PoolMode(c.Services.Pools),
+		Exclude:    c.Services.ExcludeLabel == "honour",
+		Placement:  servicesPlacement(c.Network, c.Services),
+		Log:        log, Registerer: registry,
+	}
+	var err error
+	if o.Client, err = access.Clientset("services", clientQPS, clientBurst); err != nil {
+		return o, err
+	}
+	if o.Writer, err = access.Clientset("statuses", statusQPS, statusBurst); err != nil {
+		return o, err
+	}
+	o.Events, err = access.Clientset("events", eventQPS, eventBurst)
+	return o, err
+}
+
+// servicesPlacement is where the VIPs of Services go: where the control plane's do, unless it is said otherwise.
+func servicesPlacement(n config.Network, s config.Services) vip.Placement {
+	at := placement(n)
+	switch s.Interface {
+	case "":
+	case "auto":
+		at.Interface, at.Setting = "", "vip_servicesinterface"
+	default:
+		at.Interface, at.Setting = s.Interface, "vip_servicesinterface"
+	}
+	return at
+}

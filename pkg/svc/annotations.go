@@ -1,0 +1,50 @@
+package svc
+
+// Annotations of Services. They are a contract with the YAML that people have.
+const (
+	// AddressesAnnotation lists the addresses that a Service is to have, IPv4 and IPv6, in order. It counts more
+	// than spec.loadBalancerIP. An address out of a pool is written there, too.
+	AddressesAnnotation = "kube-vip.io/loadbalancerIPs"
+	// AllocatedAnnotation repeats what AddressesAnnotation says when that comes out of a pool. A Service whose owner
+	// then asks for other addresses has what he asks for.
+	AllocatedAnnotation = "kube-vip.io/allocated"
+	// HostAnnotation is the node that holds the Service's addresses. It is written, not read.
+	HostAnnotation = "kube-vip.io/vipHost"
+	// IgnoreAnnotation keeps kube-vip away from a Service.
+	IgnoreAnnotation = "kube-vip.io/ignore"
+	// InterfaceAnnotation is the interface that carries the Service's addresses; "auto" is the one whose subnet
+	// holds them.
+	InterfaceAnnotation = "kube-vip.io/serviceInterface"
+	// LeaseAnnotation is the Lease, name or namespace/name, under which a Service is held when each has its own. Services
+	// that name the same are held by the same node. Not with externalTrafficPolicy Local.
+	LeaseAnnotation = "kube-vip.io/leaseName"
+	// EndpointlessAnnotation has a Service announced that has no endpoint at all; only with
+	// externalTrafficPolicy Cluster.
+	EndpointlessAnnotation = "kube-vip.io/allow-reconcile-without-endpoints"
+)
+
+// Annotation is one row of the table of annotations that concern Services.
+type Annotation struct {
+	Key string
+	// Values says what it may be, Effect what that does, in the words of the documentation.
+	Values, Effect string
+	// Written says that the program writes it.
+	Written bool
+}
+
+// Annotations is the table: one row for each annotation of a Service that this version reads or writes.
+func Annotations() []Annotation {
+	return []Annotation{
+		{Key: AddressesAnnotation, Values: "IP addresses, separated by commas", Written: true,
+			Effect: "the addresses that the Service is to have; counts more than `spec.loadBalancerIP`; what a pool gave is written here"},
+		{Key: AllocatedAnnotation, Values: "as above", Written: true, Effect: "the same addresses, when they come out of a pool; take both away to have new ones"},
+		{Key: IgnoreAnnotation, Values: "`true`", Effect: "kube-vip leaves the Service alone, and takes off what it had put on"},
+		{Key: InterfaceAnnotation, Values: "an interface, or `auto`",
+			Effect: "the interface that carries the addresses; `auto` is the one whose subnet holds them"},
+		{Key: LeaseAnnotation, Values: "a Lease: name or namespace/name",
+			Effect: "with `svc_placement: lease`, the Lease of the Service; those that name the same are held by the same node; not with `externalTrafficPolicy: Local`"},
+		{Key: EndpointlessAnnotation, Values: "`true`",
+			Effect: "the addresses stay without any endpoint; only with `externalTrafficPolicy: Cluster`"},
+		{Key: HostAnnotation, Values: "a node", Written: true, Effect: "the node that holds the addresses now"},
+	}
+}

@@ -1,0 +1,113 @@
+package svc
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"kube-vip.io/kube-vip/pkg/pool"
+)
+
+// book says who has which address with which ports, and who waits for one. Services may share an address as long as
+// no two have the same port of the same protocol on it.
+type book struct {
+	*pool.Allocator
+	has     map[string]holding
+	waiting map[netip.Addr]map[string]struct{} // Services that were refused an address for another's sake
+	waits   map[string][]netip.Addr
+	hungry  map[string]struct{} // Services for which no pool had an address left
+}
+
+type holding struct {
+	addrs []netip.Addr
+	ports []pool.Port
+}
+
+func newBook() *book {
+	return &book{Allocator: pool.NewAllocator(), has: map[string]holding{}, waiting: map[netip.Addr]map[string]struct{}{},
+		waits: map[string][]netip.Addr{}, hungry: map[string]struct{}{}}
+}
+
+// tenant is s as the Allocator knows it.
+func tenant(s *corev1.Service) pool.Service {
+	t := pool.Service{Name: key(s), Namespace: s.Namespace, Alone: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
+	for _, p := range s.Spec.Ports {
+		t.Ports = append(t.Ports, pool.Port{Number: uint16(p.Port), Protocol: string(cmp.Or(p.Protocol, corev1.ProtocolTCP))})
+	}
+	return t
+}
+
+// clash says why the Service can not have addr beside those that have it; empty when it can. Who is refused waits:
+// set and release tell of it.
+func (b *book) clash(t pool.Service, addr netip.Addr) string {
+	err := b.Check(t.Name, addr, t.Ports)
+	if err == nil {
+		return ""
+	}
+	if b.waiting[addr] == nil {
+		b.waiting[addr] = map[string]struct{}{}
+	}
+	if _, does := b.waiting[addr][t.Name]; !does {
+		b.waiting[addr][t.Name] = struct{}{}
+		b.waits[t.Name] = append(b.waits[t.Name], addr)
+	}
+	return err.Error()
+}
+
+// set says what a Service has now. It returns those who were waiting for what it has no more.
+func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
+	before := b.has[t.Name]
+	same := slices.Equal(before.ports, t.Ports)
+	if same && slices.Equal(before.addrs, addrs) {
+		return nil
+	}
+	for _, a := range before.addrs {
+		if !same || !slices.Contains(addrs, a) {
+			free = append(free, slices.Collect(maps.Keys(b.waiting[a]))...)
+			free = append(free, slices.Collect(maps.Keys(b.hungry))...)
+		}
+	}
+	if len(addrs) == 0 {
+		delete(b.has, t.Name)
+		b.Release(t.Name)
+		return free
+	}
+	b.has[t.Name] = holding{addrs: slices.Clone(addrs), ports: t.Ports}
+	b.Use(t, addrs)
+	for _, a := range addrs {
+		if delete(b.waiting[a], t.Name); len(b.waiting[a]) == 0 {
+			delete(b.waiting, a)
+		}
+	}
+	delete(b.hungry, t.Name)
+	return free
+}
+
+// forget forgets a Service. It returns those who were waiting for what it had.
+func (b *book) forget(name string) (free []string) {
+	free = b.set(pool.Service{Name: name}, nil)
+	b.Release(name) // it may have been given what it has not been seen with
+	for _, a := range b.waits[name] {
+		if delete(b.waiting[a], name); len(b.waiting[a]) == 0 {
+			delete(b.waiting, a)
+		}
+	}
+	delete(b.waits, name)
+	delete(b.hungry, name)
+	return free
+}
+
+// earlier orders Services by their right to an address: who has one, and else who came first.
+func earlier(a, b *corev1.Service) int {
+	asks := func(s *corev1.Service) int {
+		if len(s.Status.LoadBalancer.Ingress) > 0 {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(asks(a), asks(b)), a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+		cmp.Compare(key(a), key(b)))
+}

@@ -1,0 +1,151 @@
+package svc
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kube-vip.io/kube-vip/pkg/ha"
+)
+
+// LeasePrefix and a Service's name make the name of its own Lease, which is in its namespace.
+const LeasePrefix = "kubevip-"
+
+// Leases stands for Leases. *ha.Fleet does.
+type Leases interface {
+	Stand(ha.Candidacy) error
+	Leave(namespace, name string)
+}
+
+var _ Leases = (*ha.Fleet)(nil)
+
+// leaseOf is the Lease that a Service is held under when it does not belong to the group.
+func leaseOf(s *corev1.Service) types.NamespacedName {
+	lease := types.NamespacedName{Namespace: s.Namespace, Name: LeasePrefix + s.Name}
+	if name := strings.TrimSpace(s.Annotations[LeaseAnnotation]); name != "" {
+		lease.Name = name
+		if namespace, name, ok := strings.Cut(name, "/"); ok {
+			lease = types.NamespacedName{Namespace: namespace, Name: name}
+		}
+	}
+	return lease
+}
+
+// ownerOf is what has the Lease deleted along with its Service; nil for a Lease that has no single one.
+func ownerOf(s *corev1.Service, lease types.NamespacedName) *metav1.OwnerReference {
+	if lease != (types.NamespacedName{Namespace: s.Namespace, Name: LeasePrefix + s.Name}) {
+		return nil
+	}
+	return &metav1.OwnerReference{APIVersion: "v1", Kind: "Service", Name: s.Name, UID: s.UID}
+}
+
+// tenure is the Lease of its own under which an address is held, or the mandate of another kind. What is shared by
+// Services has one holder, whatever their Leases: that of the group if one of them belongs to it, else the oldest's.
+func (c *Controller) tenure(addr netip.Addr) (own types.NamespacedName, mandate string) {
+	if mandate, ok := c.o.Elsewhere(addr); ok {
+		return own, mandate
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var first *entry
+	name := ""
+	for key := range c.users[addr] {
+		r := c.known[key]
+		if r == nil {
+			continue
+		}
+		if !r.own {
+			return own, c.o.Mandate
+		}
+		if first == nil || cmp.Or(r.born.Compare(first.born), cmp.Compare(key, name)) < 0 {
+			first, name = r, key
+		}
+	}
+	if first == nil {
+		return own, c.o.Mandate
+	}
+	return first.lease, first.lease.String()
+}
+
+// mandateOf is the mandate under which addr is held.
+func (c *Controller) mandateOf(addr netip.Addr) string {
+	_, mandate := c.tenure(addr)
+	return mandate
+}
+
+// stand has this node stand for the Leases of its own that a Service's addresses are held under.
+func (c *Controller) stand(key string, s *corev1.Service, r *entry, p Plan) error {
+	var keep []types.NamespacedName
+	var err error
+	for _, addr := range p.Addrs {
+		lease, mandate := c.tenure(addr)
+		if lease == (types.NamespacedName{}) || !p.Candidate || slices.Contains(keep, lease) {
+			continue
+		}
+		keep = append(keep, lease)
+		c.mu.Lock()
+		if c.stands[mandate] == nil {
+			c.stands[mandate] = map[string]struct{}{}
+		}
+		c.stands[mandate][key] = struct{}{}
+		c.mu.Unlock()
+		health := ha.Healthy
+		err = c.o.Leases.Stand(ha.Candidacy{Namespace: lease.Namespace, Name: lease.Name, Owner: ownerOf(s, lease),
+			Rank: c.rank(mandate), Health: health})
+	}
+	c.leave(key, r, keep)
+	r.stands = keep
+	if err != nil {
+		return fmt.Errorf("hold Service %s: %w", key, err)
+	}
+	return nil
+}
+
+// leave ends the candidacies on behalf of a Service, but for those that are kept.
+func (c *Controller) leave(key string, r *entry, keep []types.NamespacedName) {
+	for _, lease := range r.stands {
+		if slices.Contains(keep, lease) {
+			continue
+		}
+		c.mu.Lock()
+		delete(c.stands[lease.String()], key)
+		last := len(c.stands[lease.String()]) == 0
+		if last {
+			delete(c.stands, lease.String())
+		}
+		c.mu.Unlock()
+		if last {
+			c.o.Leases.Leave(lease.Namespace, lease.Name)
+		}
+	}
+	r.stands = nil
+}
+
+// rank is this node's place among those that may hold a mandate, 0 for the first: by rendezvous hashing, so that each
+// is the first for its share of them, and when one goes only its share is spread anew.
+func (c *Controller) rank(mandate string) int {
+	if c.o.Others == nil {
+		return 0
+	}
+	mine, rank := weigh(mandate, c.o.Node), 0
+	for _, other := range c.o.Others() {
+		if weigh(mandate, other) > mine {
+			rank++
+		}
+	}
+	return rank
+}
+
+// weigh is a node's weight for a mandate.
+func weigh(mandate, node string) uint64 {
+	sum := sha256.Sum256([]byte(mandate + "\x00" + node))
+	return binary.BigEndian.Uint64(sum[:])
+}

@@ -1,0 +1,138 @@
+package svc
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"kube-vip.io/kube-vip/pkg/pool"
+)
+
+// Facts are what is known around one Service.
+type Facts struct {
+	Endpoints Endpoints
+	Cluster   Cluster
+	// Clash says why the Service may not have addr beside those that have it already; empty when it may.
+	Clash func(addr netip.Addr) string
+	// Node is this node, and Holds says that it has the Service's addresses now.
+	Node  string
+	Holds bool
+	// Unfit says why this node may hold no Service's address now; empty when it may.
+	Unfit string
+}
+
+// Plan is what a Service comes to.
+type Plan struct {
+	// Ours says that the Service is ours to care for; if not, Reason says why not.
+	Ours bool
+	// Addrs are the addresses that it is to have, in order; From says where they are written.
+	Addrs []netip.Addr
+	From  string
+	// Refused are the addresses that it asked for and does not get.
+	Refused []Refusal
+	// Wanting says that the Service names no address, or none but what a pool gave it: it is to have what the pool has.
+	Wanting bool
+	// Because is the name of Reason, when no pool could help.
+	Because string
+	// Announced says that its addresses are to be held by some node; if not, Reason says why not.
+	Announced bool
+	// Own says that the Service has a Lease of its own, since not every node can serve it.
+	Own bool
+	// Candidate says that this node may hold the addresses; if not, Reason says why not.
+	Candidate bool
+	Reason    string
+}
+
+// plan is the one place where it is decided what a Service is to have. It is pure.
+func plan(s *corev1.Service, o Options, f Facts) Plan {
+	if ok, why := o.Rules.Ours(s); !ok {
+		return Plan{Reason: why}
+	}
+	local := s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	p := Plan{Ours: true, Own: local || o.PerService}
+	asked := requested(s)
+	p.From, p.Refused = asked.from, asked.refused
+	for _, addr := range asked.addrs {
+		reason := f.Cluster.refuse(addr)
+		if reason == "" {
+			reason = outside(addr, o.Allowed)
+		}
+		if reason == "" {
+			reason = f.Clash(addr)
+		}
+		if reason != "" {
+			p.Refused = append(p.Refused, Refusal{addr.String(), reason})
+			continue
+		}
+		p.Addrs = append(p.Addrs, addr)
+	}
+	p.Wanting = asked.from == "" || asked.allocated && (len(p.Refused) > 0 || len(p.Addrs) < len(familiesOf(s)) && dual(s))
+	p.Reason = p.lacking(s)
+	if p.Reason != "" {
+		return p
+	}
+	if s.Annotations[LeaseAnnotation] != "" && local {
+		p.Reason = "the annotation " + LeaseAnnotation + " can not be kept with externalTrafficPolicy Local: not every node could hold what shares the Lease"
+		return p
+	}
+	switch {
+	case local && f.Endpoints.best == gone && f.Endpoints.known:
+		p.Reason = "no node has a ready endpoint, and externalTrafficPolicy is Local"
+		return p
+	case !f.Endpoints.any() && !isTrue(s, EndpointlessAnnotation):
+		p.Reason = "it has no ready endpoint; the annotation " + EndpointlessAnnotation + ": \"true\" would keep its addresses all the same"
+		return p
+	}
+	p.Announced = true
+	switch {
+	case f.Unfit != "":
+		p.Reason = f.Unfit
+	case local && !f.Endpoints.on(f.Node) && !(f.Holds && f.Endpoints.here(f.Node)):
+		p.Reason = "node " + f.Node + " has no ready endpoint, and externalTrafficPolicy is Local"
+	default:
+		p.Candidate = true
+	}
+	return p
+}
+
+// dual says whether s is to have addresses of more than one family.
+func dual(s *corev1.Service) bool { return policyOf(s) != pool.SingleStack }
+
+// lacking says why there is nothing to announce.
+func (p Plan) lacking(s *corev1.Service) string {
+	if len(p.Addrs) == 0 {
+		switch {
+		case len(p.Refused) > 0:
+			return "refused " + p.refusals()
+		case p.From == "":
+			return "it asks for no address (annotation " + AddressesAnnotation + " or spec.loadBalancerIP), and no pool has given it one"
+		}
+		return "the " + p.From + " names no address"
+	}
+	if policyOf(s) == pool.RequireDualStack {
+		for _, f := range []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol} {
+			if !slices.ContainsFunc(p.Addrs, func(a netip.Addr) bool { return family(a) == f }) {
+				reason := fmt.Sprintf("it has no %s address, and ipFamilyPolicy is RequireDualStack", f)
+				if len(p.Refused) > 0 {
+					reason += "; refused " + p.refusals()
+				}
+				return reason
+			}
+		}
+	}
+	return ""
+}
+
+func (p Plan) refusals() string { return join(p.Refused) }
+
+// join lists things for a message.
+func join[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, x := range list {
+		texts[i] = x.String()
+	}
+	return strings.Join(texts, ", ")
+}

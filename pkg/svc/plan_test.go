@@ -1,0 +1,265 @@
+package svc
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kube-vip.io/kube-vip/pkg/pool"
+)
+
+// service makes a Service of type LoadBalancer in both families, with port 80.
+func service(name string, change ...func(*corev1.Service)) *corev1.Service {
+	s := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, ResourceVersion: "1"},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.5", ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyCluster,
+			IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol},
+			Ports:      []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+	for _, f := range change {
+		f(s)
+	}
+	return s
+}
+
+func annotated(key, value string) func(*corev1.Service) {
+	return func(s *corev1.Service) { setAnnotation(s, key, value) }
+}
+
+func asking(addrs string) func(*corev1.Service) { return annotated(AddressesAnnotation, addrs) }
+
+func class(name string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.LoadBalancerClass = &name }
+}
+
+func local(s *corev1.Service) {
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+}
+
+func dualStack(p corev1.IPFamilyPolicy) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.IPFamilyPolicy = &p }
+}
+
+func families(list ...corev1.IPFamily) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.IPFamilies = list }
+}
+
+func TestOurs(t *testing.T) {
+	legacy := Rules{Class: "kube-vip.io/kube-vip-class"}
+	only, strict := legacy, legacy
+	only.ClassOnly, strict.Strict = true, true
+	for _, tc := range []struct {
+		name  string
+		rules Rules
+		s     *corev1.Service
+		why   string // part of the reason; empty when it is ours
+	}{
+		{"no class", legacy, service("a"), ""},
+		{"our class", legacy, service("a", class(legacy.Class)), ""},
+		{"another class", legacy, service("a", class("metallb")), "loadBalancerClass is metallb, not kube-vip.io/kube-vip-class"},
+		{"no class, and one is wanted", only, service("a"), "lb_class_only"},
+		{"our class is wanted", only, service("a", class(legacy.Class)), ""},
+		{"no class, strictly", strict, service("a"), "lb_class_legacy_handling"},
+		{"our class, strictly", strict, service("a", class(legacy.Class)), ""},
+		{"no class is our class", Rules{Strict: true}, service("a"), ""},
+		{"a class, and ours is none", Rules{Strict: true}, service("a", class("x")), "is x, not none"},
+		{"ignored", legacy, service("a", annotated(IgnoreAnnotation, "true")), IgnoreAnnotation},
+		{"not ignored", legacy, service("a", annotated(IgnoreAnnotation, "false")), ""},
+		{"another type", legacy, service("a", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }), "NodePort"},
+		{"another namespace", Rules{Namespace: "web"}, service("a"), "svc_namespace"},
+		{"the namespace", Rules{Namespace: "shop"}, service("a"), ""},
+		{"on its way out", legacy, service("a", func(s *corev1.Service) { s.DeletionTimestamp = &metav1.Time{} }), "deleted"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ok, why := tc.rules.Ours(tc.s)
+			if ok != (tc.why == "") || !strings.Contains(why, tc.why) {
+				t.Errorf("ours is %t: %q; want a reason with %q", ok, why, tc.why)
+			}
+		})
+	}
+}
+
+func TestPlan(t *testing.T) {
+	const v4, v6 = corev1.IPv4Protocol, corev1.IPv6Protocol
+	cluster := clusterOf([]*corev1.Node{{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1"},
+		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24"}},
+		Status:     corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}, {Type: corev1.NodeHostName, Address: "n1"}}},
+	}}, []*networkingv1.ServiceCIDR{{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:96::/112"}}}})
+	everywhere := Endpoints{known: true, best: ready, nodes: map[string]readiness{"n1": ready, "n2": ready}}
+	elsewhere := Endpoints{known: true, best: ready, nodes: map[string]readiness{"n1": terminating, "n2": ready}}
+	nowhere := Endpoints{known: true}
+	allowed := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+
+	for _, tc := range []struct {
+		name      string
+		s         *corev1.Service
+		endpoints *Endpoints // everywhere if nil
+		allowed   []netip.Prefix
+		unfit     string
+		holds     bool
+		clash     string
+		addrs     string
+		refused   string
+		announced bool
+		candidate bool
+		reason    string // part of it
+	}{
+		{name: "the annotation", s: service("a", asking("10.0.0.10")), addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "both families, in order, once each", s: service("a", asking(" fd00::10 ,10.0.0.10, fd00::10")), addrs: "fd00::10, 10.0.0.10", announced: true, candidate: true},
+		{name: "spec.loadBalancerIP", s: service("a", func(s *corev1.Service) { s.Spec.LoadBalancerIP = "10.0.0.11" }), addrs: "10.0.0.11", announced: true, candidate: true},
+		{name: "the annotation counts more", s: service("a", asking("10.0.0.10"), func(s *corev1.Service) { s.Spec.LoadBalancerIP = "10.0.0.11" }),
+			addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "a foreign status is no request", s: service("a", func(s *corev1.Service) {
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.12"}}
+		}), reason: "asks for no address"},
+		{name: "a node's address", s: service("a", asking("10.0.0.1")), refused: "10.0.0.1: it is an address of node n1", reason: "refused 10.0.0.1: it is an address of node n1"},
+		{name: "a pod's address", s: service("a", asking("10.244.1.7,10.0.0.10")), addrs: "10.0.0.10", announced: true, candidate: true,
+			refused: "10.244.1.7: it is in 10.244.1.0/24, the pods' network on node n1 (spec.podCIDRs)"},
+		{name: "a cluster IP", s: service("a", asking("fd00:96::1")), refused: "fd00:96::1: it is in fd00:96::/112, the cluster IPs' network (ServiceCIDR kubernetes)", reason: "refused"},
+		{name: "outside the allowed ranges", s: service("a", asking("10.0.1.10")), allowed: allowed, refused: "10.0.1.10: it is in none of the allowed ranges 10.0.0.0/24 (vip_allowed_ranges)", reason: "refused"},
+		{name: "inside the allowed ranges", s: service("a", asking("10.0.0.10")), allowed: allowed, addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "a port that is taken", s: service("a", asking("10.0.0.10")), clash: "10.0.0.10", refused: "10.0.0.10: taken", reason: "refused 10.0.0.10: taken"},
+		{name: "a typing error", s: service("a", asking("10.0.0.300")), refused: "10.0.0.300: it is not an IP address; names are not resolved for Services by this version", reason: "refused"},
+		{name: "DHCP", s: service("a", asking("0.0.0.0")), refused: "0.0.0.0: addresses from DHCP are not supported by this version", reason: "refused"},
+		{name: "loopback", s: service("a", asking("127.0.0.1")), refused: "127.0.0.1: it is not a unicast address that a network could reach", reason: "refused"},
+		{name: "multicast", s: service("a", asking("ff02::1")), refused: "ff02::1: it is not a unicast address that a network could reach", reason: "refused"},
+		{name: "the other family", s: service("a", asking("fd00::10"), families(v4)), refused: "fd00::10: the Service has only IPv4 (spec.ipFamilies)", reason: "refused"},
+		{name: "an empty list", s: service("a", asking(" , ,")), reason: "the annotation kube-vip.io/loadbalancerIPs names no address"},
+		{name: "dual stack required, and had", s: service("a", asking("fd00::10,10.0.0.10"), families(v6, v4), dualStack(corev1.IPFamilyPolicyRequireDualStack)),
+			addrs: "fd00::10, 10.0.0.10", announced: true, candidate: true},
+		{name: "dual stack required, and not had", s: service("a", asking("10.0.0.10"), dualStack(corev1.IPFamilyPolicyRequireDualStack)), addrs: "10.0.0.10",
+			reason: "it has no IPv6 address, and ipFamilyPolicy is RequireDualStack"},
+		{name: "dual stack preferred, and not had", s: service("a", asking("10.0.0.10"), dualStack(corev1.IPFamilyPolicyPreferDualStack)), addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "no endpoint", s: service("a", asking("10.0.0.10")), endpoints: &nowhere, addrs: "10.0.0.10", reason: "it has no ready endpoint"},
+		{name: "no endpoint, and none needed", s: service("a", asking("10.0.0.10"), annotated(EndpointlessAnnotation, "true")), endpoints: &nowhere, addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "endpoints that nobody may see", s: service("a", asking("10.0.0.10")), endpoints: &Endpoints{}, addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "Local, an endpoint here", s: service("a", asking("10.0.0.10"), local), addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "Local, a better one elsewhere", s: service("a", asking("10.0.0.10"), local), endpoints: &elsewhere, addrs: "10.0.0.10", announced: true, reason: "node n1 has no ready endpoint"},
+		{name: "Local, a better one elsewhere, and held here", s: service("a", asking("10.0.0.10"), local), holds: true, endpoints: &elsewhere, addrs: "10.0.0.10", announced: true, candidate: true},
+		{name: "Local, no endpoint", s: service("a", asking("10.0.0.10"), local, annotated(EndpointlessAnnotation, "true")), endpoints: &nowhere, addrs: "10.0.0.10", reason: "no node has a ready endpoint"},
+		{name: "a node that may not", s: service("a", asking("10.0.0.10")), unfit: "excluded", addrs: "10.0.0.10", announced: true, reason: "excluded"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := Facts{Endpoints: everywhere, Cluster: cluster, Node: "n1", Holds: tc.holds, Unfit: tc.unfit,
+				Clash: func(a netip.Addr) string {
+					if a.String() == tc.clash {
+						return "taken"
+					}
+					return ""
+				}}
+			if tc.endpoints != nil {
+				f.Endpoints = *tc.endpoints
+			}
+			p := plan(tc.s, Options{Allowed: tc.allowed}, f)
+			if !p.Ours {
+				t.Fatalf("not ours: %s", p.Reason)
+			}
+			if join(p.Addrs) != tc.addrs || p.refusals() != tc.refused || p.Announced != tc.announced || p.Candidate != tc.candidate {
+				t.Errorf("addresses %s, refused %s, announced %t, candidate %t; want %s, %s, %t, %t",
+					join(p.Addrs), p.refusals(), p.Announced, p.Candidate, tc.addrs, tc.refused, tc.announced, tc.candidate)
+			}
+			if !strings.Contains(p.Reason, tc.reason) || p.Reason != "" && tc.reason == "" {
+				t.Errorf("the reason is %q, want one with %q", p.Reason, tc.reason)
+			}
+		})
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	yes, no, n1, n2 := true, false, "n1", "n2"
+	ep := func(node *string, ready, serving, terminating *bool) discoveryv1.Endpoint {
+		return discoveryv1.Endpoint{NodeName: node, Conditions: discoveryv1.EndpointConditions{Ready: ready, Serving: serving, Terminating: terminating}}
+	}
+	slice := func(list ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+		return &discoveryv1.EndpointSlice{Endpoints: list}
+	}
+	for _, tc := range []struct {
+		name   string
+		slices []*discoveryv1.EndpointSlice
+		any    bool
+		on     string // the nodes on which an endpoint counts
+		here   string // those on which one answers
+	}{
+		{name: "none"},
+		{name: "an empty slice", slices: []*discoveryv1.EndpointSlice{slice()}},
+		{name: "no conditions", slices: []*discoveryv1.EndpointSlice{slice(ep(&n1, nil, nil, nil))}, any: true, on: "n1", here: "n1"},
+		{name: "one not ready", slices: []*discoveryv1.EndpointSlice{slice(ep(&n1, &no, &no, &no))}},
+		{name: "two slices", slices: []*discoveryv1.EndpointSlice{slice(ep(&n1, &yes, nil, nil)), slice(ep(&n2, &yes, nil, nil))}, any: true, on: "n1 n2", here: "n1 n2"},
+		{name: "one ready, one terminating", slices: []*discoveryv1.EndpointSlice{slice(ep(&n1, &yes, &yes, &no), ep(&n2, &no, &yes, &yes))}, any: true, on: "n1", here: "n1 n2"},
+		{name: "only terminating ones", slices: []*discoveryv1.EndpointSlice{slice(ep(&n2, &no, &yes, &yes))}, any: true, on: "n2", here: "n2"},
+		{name: "terminating and not serving", slices: []*discoveryv1.EndpointSlice{slice(ep(&n2, &no, &no, &yes))}},
+		{name: "serving, not ready and not terminating", slices: []*discoveryv1.EndpointSlice{slice(ep(&n2, &no, &yes, &no))}},
+		{name: "on no node", slices: []*discoveryv1.EndpointSlice{slice(ep(nil, &yes, nil, nil))}, any: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := fromSlices(tc.slices)
+			var on, here []string
+			for _, n := range []string{n1, n2} {
+				if e.on(n) {
+					on = append(on, n)
+				}
+				if e.here(n) {
+					here = append(here, n)
+				}
+			}
+			if e.any() != tc.any || strings.Join(on, " ") != tc.on || strings.Join(here, " ") != tc.here {
+				t.Errorf("any %t, on %v, here %v", e.any(), on, here)
+			}
+		})
+	}
+	if e := (Endpoints{}); !e.any() || !e.on(n1) {
+		t.Error("endpoints that nobody may see count as none")
+	}
+}
+
+func TestBook(t *testing.T) {
+	a, b := netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("10.0.0.11")
+	with := func(name string, ports ...corev1.ServicePort) pool.Service {
+		return tenant(service(name, func(s *corev1.Service) { s.Spec.Ports = ports }))
+	}
+	http, quic := corev1.ServicePort{Port: 80, Protocol: corev1.ProtocolTCP}, corev1.ServicePort{Port: 80, Protocol: corev1.ProtocolUDP}
+	older := corev1.ServicePort{Port: 80} // TCP is the default
+	k := newBook()
+	k.set(with("x", http), []netip.Addr{a, b})
+	check := func(s pool.Service, addr netip.Addr, want string) {
+		t.Helper()
+		if got := k.clash(s, addr); got != want {
+			t.Errorf("%s on %s: %q, want %q", s.Name, addr, got, want)
+		}
+	}
+	check(with("x", http), a, "")
+	check(with("y", quic), a, "")
+	check(with("y", older), a, "Service shop/x has 80/TCP on 10.0.0.10 already")
+	if free := k.set(with("x", http), []netip.Addr{a, b}); free != nil {
+		t.Errorf("nothing changed and %v are free", free)
+	}
+	if free := k.set(with("x", http), []netip.Addr{b}); !cmp.Equal(free, []string{"shop/y"}) {
+		t.Errorf("the one that waits is not told: %v", free)
+	}
+	check(with("y", older), a, "")
+	k.set(with("y", older), []netip.Addr{a})
+	check(with("x", http), a, "Service shop/y has 80/TCP on 10.0.0.10 already")
+	if free := k.set(with("y", quic), []netip.Addr{a}); !cmp.Equal(free, []string{"shop/x"}) {
+		t.Errorf("the one that waits for a port is not told: %v", free)
+	}
+	k.hungry["shop/z"] = struct{}{}
+	if free := k.forget("shop/y"); !cmp.Equal(slices.Sorted(slices.Values(free)), []string{"shop/x", "shop/z"}) {
+		t.Errorf("those who wait are not told: %v", free)
+	}
+	k.forget("shop/x")
+	k.forget("shop/z")
+	if n := fmt.Sprint(len(k.has), len(k.waiting), len(k.waits), len(k.hungry), k.Addrs("shop/x"), k.Addrs("shop/y")); n != "0 0 0 0 [] []" {
+		t.Errorf("something is left: %s: %+v", n, k)
+	}
+}

@@ -1,0 +1,371 @@
+package svc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kube-vip.io/kube-vip/pkg/pool"
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// Where the pools are, and the Lease of the cloud provider that may give addresses out in our place.
+const (
+	PoolNamespace = "kube-system"
+	PoolConfigMap = "kubevip"
+	providerLease = "kube-vip-cloud-controller"
+)
+
+const (
+	// providerEvery is the time between two looks at the cloud provider's Lease.
+	providerEvery = 15 * time.Second
+	// strangerFor is how long an address is not given out that somebody else was found to have.
+	strangerFor = 10 * time.Minute
+	// trials is how many addresses are tried on the wire at the same time.
+	trials = 256
+)
+
+// Prober asks the wire who has an address. *arp.Prober does.
+type Prober interface {
+	Probe(ctx context.Context, link string, addr netip.Addr) (owner net.HardwareAddr, err error)
+}
+
+// PoolMode says whether addresses are given out.
+type PoolMode string
+
+// The modes.
+const (
+	PoolsAuto PoolMode = "auto" // unless a cloud provider does
+	PoolsOn   PoolMode = "on"
+	PoolsOff  PoolMode = "off"
+)
+
+// supply gives addresses out of pools to the Services that ask for none. An address is tried on the wire before it is
+// written to the Service; that takes a moment, in which the worker does other things.
+type supply struct {
+	o     Options
+	log   *slog.Logger
+	again func(key string) // has a Service looked at
+	slots chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	ctx       context.Context
+	work      sync.WaitGroup
+	provider  provision
+	outcomes  map[string]outcome
+	strangers map[netip.Addr]stranger
+}
+
+// provision is what is known of a cloud provider.
+type provision int
+
+const (
+	provisionUnknown provision = iota
+	provisionOurs
+	provisionTheirs
+)
+
+// stranger is somebody outside the cluster who has an address of a pool.
+type stranger struct {
+	mac   net.HardwareAddr
+	until time.Time
+}
+
+// outcome is what came of a trial.
+type outcome struct {
+	addr netip.Addr // that a stranger has
+	mac  net.HardwareAddr
+	err  error
+}
+
+func newSupply(o Options, again func(string)) *supply {
+	return &supply{o: o, log: o.Log, again: again, slots: make(chan struct{}, trials),
+		outcomes: map[string]outcome{}, strangers: map[netip.Addr]stranger{}}
+}
+
+// run looks for a cloud provider until ctx ends.
+func (s *supply) run(ctx context.Context, leads func() bool, all func()) {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	defer s.work.Wait()
+	for {
+		wait := providerEvery
+		switch s.o.Pools {
+		case PoolsOff:
+			s.settle(provisionTheirs, all)
+		case PoolsOn:
+			s.settle(provisionOurs, all)
+		default:
+			if !leads() {
+				wait = time.Second
+				break
+			}
+			lease, err := s.o.Client.CoordinationV1().Leases(PoolNamespace).Get(ctx, providerLease, metav1.GetOptions{})
+			switch {
+			case err == nil && lease.Spec.RenewTime != nil && time.Since(lease.Spec.RenewTime.Time) < 4*providerEvery:
+				s.settle(provisionTheirs, all)
+			case err == nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+				s.settle(provisionOurs, all)
+			default:
+				wait = time.Second // nothing is known
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *supply) settle(p provision, all func()) {
+	s.mu.Lock()
+	before := s.provider
+	s.provider = p
+	s.mu.Unlock()
+	if before == p {
+		return
+	}
+	if p == provisionTheirs && s.o.Pools == PoolsAuto {
+		s.log.Info("a cloud provider gives addresses out: pools are left to it", "lease", PoolNamespace+"/"+providerLease)
+	}
+	all()
+}
+
+// ours says whether it is for us to give addresses out, and if not, why not.
+func (s *supply) ours() (ok bool, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.o.Pools == PoolsOff:
+		return false, "pools are off (svc_pools)"
+	case s.provider == provisionTheirs:
+		return false, "a cloud provider gives addresses out (Lease " + PoolNamespace + "/" + providerLease + ")"
+	case s.provider == provisionUnknown:
+		return false, "it is not known yet whether a cloud provider gives addresses out"
+	}
+	return true, ""
+}
+
+// taken says whether somebody outside the cluster was found to have addr.
+func (s *supply) taken(addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	who, is := s.strangers[addr]
+	if is && time.Now().After(who.until) {
+		delete(s.strangers, addr)
+		return false
+	}
+	return is
+}
+
+// outcome is what came of the last trial for a Service, once.
+func (s *supply) outcome(key string) (outcome, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, is := s.outcomes[key]
+	delete(s.outcomes, key)
+	return o, is
+}
+
+// try asks the wire for the new ones of vips, and if nobody has them writes all of them to the Service. What came of it
+// is an outcome, and the Service is looked at again.
+func (s *supply) try(service *corev1.Service, vips []vip.VIP, known []netip.Addr) {
+	s.mu.Lock()
+	ctx := s.ctx
+	s.mu.Unlock()
+	if ctx == nil || ctx.Err() != nil {
+		return
+	}
+	s.work.Go(func() {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		case <-ctx.Done():
+			return
+		}
+		o := s.trial(ctx, service, vips, known)
+		if ctx.Err() != nil {
+			return
+		}
+		s.mu.Lock()
+		if o.mac != nil {
+			s.strangers[o.addr] = stranger{o.mac, time.Now().Add(strangerFor)}
+		}
+		s.outcomes[key(service)] = o
+		s.mu.Unlock()
+		s.again(key(service))
+	})
+}
+
+func (s *supply) trial(ctx context.Context, service *corev1.Service, vips []vip.VIP, known []netip.Addr) outcome {
+	var addrs []netip.Addr
+	for _, v := range vips {
+		addrs = append(addrs, v.Addr())
+		if slices.Contains(known, v.Addr()) {
+			continue
+		}
+		mac, err := s.o.Prober.Probe(ctx, v.Via, v.Addr())
+		if err != nil {
+			return outcome{err: fmt.Errorf("ask on %s who has %s: %w", v.Via, v, err)}
+		}
+		if mac != nil {
+			return outcome{addr: v.Addr(), mac: mac}
+		}
+	}
+	return outcome{err: s.write(ctx, service, addrs)}
+}
+
+// write writes addresses to a Service, if nobody has written to it since it was read.
+func (s *supply) write(ctx context.Context, service *corev1.Service, addrs []netip.Addr) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	text := commas(addrs)
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"resourceVersion": service.ResourceVersion,
+		"annotations":     map[string]string{AddressesAnnotation: text, AllocatedAnnotation: text},
+	}})
+	if err != nil {
+		return fmt.Errorf("write the addresses of Service %s as a patch: %w", key(service), err)
+	}
+	services := s.o.Writer.CoreV1().Services(service.Namespace)
+	_, err = services.Patch(ctx, service.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsForbidden(err) {
+		after := service.DeepCopy()
+		setAnnotation(after, AddressesAnnotation, text)
+		setAnnotation(after, AllocatedAnnotation, text)
+		_, err = services.Update(ctx, after, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("write %s to Service %s: %w", text, key(service), err)
+	}
+	return nil
+}
+
+// provide looks for addresses for a Service whose plan wants some. It returns why there is none, with the reason's
+// name; both are empty while they are being tried.
+func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why string) {
+	name := key(s)
+	if o, is := c.supply.outcome(name); is {
+		r.trying = false
+		switch {
+		case o.mac != nil:
+			text := fmt.Sprintf("%s is in use by a stranger with the hardware address %s: another one is tried", o.addr, o.mac)
+			c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
+			c.writer.events.warn(s, ReasonInUse, text)
+		case apierrors.IsConflict(o.err):
+		case o.err != nil:
+			c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
+			r.failed = true
+			c.queue.AddRateLimited(name)
+			return ReasonNoAddress, oneLine(o.err)
+		}
+	}
+	if r.trying {
+		return "", ""
+	}
+	if !c.leads(c.o.Mandate) || c.o.ReadOnly {
+		return ReasonNoAddress, p.Reason
+	}
+	if ok, why := c.supply.ours(); !ok {
+		return ReasonNoAddress, p.Reason + ": " + why
+	}
+	answer, err := c.book.Allocate(pool.Request{Service: tenant(s), Families: poolFamilies(s), Policy: policyOf(s), Skip: func(a netip.Addr) bool {
+		_, elsewhere := c.o.Elsewhere(a)
+		return elsewhere || c.cluster.refuse(a) != "" || outside(a, c.o.Allowed) != "" || c.supply.taken(a)
+	}})
+	if err != nil {
+		c.book.hungry[name] = struct{}{}
+		if errors.Is(err, pool.ErrExhausted) {
+			return ReasonExhausted, oneLine(err)
+		}
+		return ReasonNoAddress, oneLine(err)
+	}
+	if slices.Equal(answer.Addrs, p.Addrs) {
+		return "", "" // it has all that there is
+	}
+	places, _, problems := c.placement(s).Follow(answer.Addrs, c.links, nil)
+	if len(problems) > 0 {
+		return ReasonNotPlaced, "node " + c.o.Node + ": " + oneLine(errors.Join(problems...))
+	}
+	vips := make([]vip.VIP, len(places))
+	for i, place := range places {
+		vips[i] = place.VIP
+	}
+	r.trying = true
+	c.supply.try(s, vips, p.Addrs)
+	return "", ""
+}
+
+func poolFamilies(s *corev1.Service) []pool.Family {
+	var list []pool.Family
+	for _, f := range familiesOf(s) {
+		if f == corev1.IPv4Protocol {
+			list = append(list, pool.IPv4)
+		} else {
+			list = append(list, pool.IPv6)
+		}
+	}
+	return list
+}
+
+func policyOf(s *corev1.Service) pool.Policy {
+	if s.Spec.IPFamilyPolicy == nil {
+		return pool.SingleStack
+	}
+	switch *s.Spec.IPFamilyPolicy {
+	case corev1.IPFamilyPolicyPreferDualStack:
+		return pool.PreferDualStack
+	case corev1.IPFamilyPolicyRequireDualStack:
+		return pool.RequireDualStack
+	}
+	return pool.SingleStack
+}
+
+// commas are addresses as the annotation lists them.
+func commas(addrs []netip.Addr) string {
+	text := ""
+	for i, a := range addrs {
+		if i > 0 {
+			text += ","
+		}
+		text += a.String()
+	}
+	return text
+}
+
+// pools reads the ConfigMap again, and says whether it changed.
+func (c *Controller) pools() {
+	m := c.sources.configMap()
+	version := ""
+	var data map[string]string
+	if m != nil {
+		version, data = string(m.UID)+m.ResourceVersion, m.Data
+	}
+	if version == c.poolVersion {
+		return
+	}
+	c.poolVersion = version
+	pools, problems := pool.Parse(data)
+	c.book.SetPools(pools)
+	for _, p := range problems {
+		c.log.Warn("ConfigMap "+PoolNamespace+"/"+PoolConfigMap+" is not all as it should be", "problem", p.String(), "counts", p.Counts)
+		if c.leads(c.o.Mandate) {
+			c.writer.events.warn(m, ReasonBadPool, p.String())
+		}
+	}
+	c.all()
+}

@@ -1,0 +1,609 @@
+// Package svc gives Services of type LoadBalancer their virtual IP addresses.
+//
+// What a Service is to have is decided by plan, which is pure: the Service, its endpoints, the nodes and the settings
+// go in; its addresses, or the reason why it has none, come out. A Controller watches the objects, makes plans, turns
+// them into claims in the vip.Table, and, on the node that holds a Service's addresses, writes its status. Who
+// holds is decided by package ha: all Services whose every node will do are held together under the group's Lease,
+// any other under a Lease of its own.
+package svc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// Claimer is told which VIPs belong to whom. *vip.Table is one.
+type Claimer interface {
+	Claim(owner, mandate string, vips []vip.VIP)
+	Unclaim(owner string)
+}
+
+var _ Claimer = (*vip.Table)(nil)
+
+// Links reads the interfaces of this node. *vip.Netlink does.
+type Links interface {
+	Links() ([]vip.Link, error)
+}
+
+// Options configure a Controller. Every field without "may" in its comment is required.
+type Options struct {
+	// Node is this node's name, as in Leases and Node objects.
+	Node string
+	// Mandate is the one under which the group's Services are held: the name of its Lease.
+	Mandate string
+	// Elsewhere says that an address is held under another mandate, since it is the control plane's, too; may be nil.
+	Elsewhere func(addr netip.Addr) (mandate string, ok bool)
+	// PerService gives each Service a Lease of its own. Without it only those have one that not every node can serve.
+	PerService bool
+	// Leases are stood for by this; Others lists the other nodes on which kube-vip runs, so that Leases spread; may be
+	// nil.
+	Leases Leases
+	Others func() []string
+	Rules  Rules
+	// Allowed are the only ranges that a Service's address may be in; none allows all.
+	Allowed []netip.Prefix
+	// Endpoints has the older Endpoints read in place of EndpointSlices.
+	Endpoints bool
+	// Placement says where VIPs go that a Service does not place itself.
+	Placement vip.Placement
+	// Exclude keeps Services off nodes with the label node.kubernetes.io/exclude-from-external-load-balancers, unless
+	// they are of the control plane.
+	Exclude bool
+	// Fit is told, before anything else and whenever it changes, whether this node may hold Services' addresses, and
+	// if not, why not; may be nil. It must not block.
+	Fit func(ok bool, reason string)
+	// ReadOnly keeps the Controller from writing anything to a Service.
+	ReadOnly bool
+
+	// Pools says whether addresses are given out of the pools in the ConfigMap kubevip, and Prober tells whether the
+	// wire has somebody with such an address already.
+	Pools  PoolMode
+	Prober Prober
+
+	Claimer Claimer
+	Links   Links
+	// Client reads and watches, Writer writes statuses, and Events writes those: each by connections and a rate limit
+	// of its own.
+	Client, Writer, Events kubernetes.Interface
+
+	Log *slog.Logger
+	// Registerer gets the metrics; may be nil.
+	Registerer prometheus.Registerer
+}
+
+// linksEvery is the time between two looks at the interfaces when nothing hints at a change.
+const linksEvery = 10 * time.Second
+
+// Controller makes the node and the Services' statuses match what the Services ask for. Its exported methods may be
+// called from any goroutine, before and while Run works, and do not block.
+type Controller struct {
+	o       Options
+	log     *slog.Logger
+	sources *sources
+	queue   workqueue.TypedRateLimitingInterface[string]
+	writer  *writer
+	supply  *supply
+	metrics *metrics
+	stir    chan struct{} // holds at most one token: an interface may have changed
+
+	mu      sync.Mutex // guards the fields below
+	led     map[string]bool
+	present []vip.VIP // as the Table told it last
+	here    map[netip.Addr]struct{}
+	users   map[netip.Addr]map[string]struct{} // the Services that are to have an address
+	stands  map[string]map[string]struct{}     // by mandate, the Services for whose sake this node stands for it
+
+	// The fields below belong to the worker.
+	cluster Cluster
+	unfit   string
+	links   []vip.Link
+	known   map[string]*entry
+	book    *book
+
+	poolVersion string
+	counted     time.Time // when the pools were counted last
+}
+
+// entry is what the worker remembers of a Service that is ours.
+type entry struct {
+	addrs  []netip.Addr           // as planned
+	owners []string               // of the claims made for it
+	stands []types.NamespacedName // the Leases that this node stands for on its behalf
+	own    bool                   // it is to have a Lease of its own
+	lease  types.NamespacedName   // which that would be
+	born   time.Time
+	wasOwn bool // own when others were told of it
+	places []vip.Place
+	said   string // the last reason that was logged
+	trying bool   // addresses out of a pool are being tried
+	failed bool   // they could not be tried or written, and will be again
+}
+
+// New returns a Controller that claims nothing. Run does the work.
+func New(o Options) *Controller {
+	if o.Elsewhere == nil {
+		o.Elsewhere = func(netip.Addr) (string, bool) { return "", false }
+	}
+	if o.Fit == nil {
+		o.Fit = func(bool, string) {}
+	}
+	c := &Controller{
+		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
+		stir:  make(chan struct{}, 1),
+		led:   map[string]bool{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
+		known: map[string]*entry{}, book: newBook(),
+	}
+	c.writer = newWriter(o, c.sources, c.metrics)
+	c.supply = newSupply(o, func(key string) { c.queue.Add(key) })
+	return c
+}
+
+// Hint says that an interface may have changed.
+func (c *Controller) Hint() {
+	select {
+	case c.stir <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// Led says that this node holds a mandate, or does not any more.
+func (c *Controller) Led(mandate string, led bool) {
+	c.mu.Lock()
+	c.led[mandate] = led
+	if !led {
+		delete(c.led, mandate)
+	}
+	for key := range c.stands[mandate] {
+		c.queue.Add(key)
+	}
+	c.mu.Unlock()
+	if !strings.Contains(mandate, "/") { // it is no Lease of a Service's own: nearly every Service is held under the same mandate
+		c.all()
+	}
+}
+
+// Sync takes note of which VIPs are on this node: a vip.Table calls it as one of its Speakers.
+func (c *Controller) Sync(present []vip.VIP) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Equal(present, c.present) {
+		return nil
+	}
+	now := make(map[netip.Addr]struct{}, len(present))
+	for _, v := range present {
+		now[v.Addr()] = struct{}{}
+		if _, was := c.here[v.Addr()]; !was {
+			c.wake(v.Addr())
+		}
+	}
+	for addr := range c.here {
+		if _, is := now[addr]; !is {
+			c.wake(addr)
+		}
+	}
+	c.present, c.here = present, now
+	return nil
+}
+
+// wake has every Service looked at that is to have addr. mu is held.
+func (c *Controller) wake(addr netip.Addr) {
+	for key := range c.users[addr] {
+		c.queue.Add(key)
+	}
+}
+
+// all has every Service looked at.
+func (c *Controller) all() {
+	for _, key := range c.sources.services.informer.GetStore().ListKeys() {
+		c.queue.Add(key)
+	}
+}
+
+// Run works until ctx ends. When it returns nothing of it runs; claims stay as they are.
+func (c *Controller) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	work.Go(func() { c.sources.run(ctx) })
+	if err := c.sources.wait(ctx); err != nil {
+		return nil // told to stop
+	}
+	if err := c.follow(); err != nil {
+		return err
+	}
+	c.look()
+	c.pools()
+	c.cluster = c.sources.cluster()
+	c.unfit = unfit(c.sources.node(c.o.Node), c.o.Exclude)
+	c.o.Fit(c.unfit == "", c.unfit)
+	for _, s := range c.firstCome() {
+		c.reconcile(key(s))
+	}
+	work.Go(func() { c.writer.run(ctx) })
+	work.Go(func() { <-ctx.Done(); c.queue.ShutDown() })
+	work.Go(func() { c.lookAgain(ctx) })
+	work.Go(func() { c.supply.run(ctx, func() bool { return c.leads(c.o.Mandate) }, c.all) })
+	c.work()
+	return nil
+}
+
+// Keys in the queue that are no Service's.
+const (
+	lookKey    = "\x00links"
+	clusterKey = "\x00cluster"
+	poolKey    = "\x00pools"
+)
+
+func (c *Controller) work() {
+	for {
+		key, over := c.queue.Get()
+		if over {
+			return
+		}
+		began := time.Now()
+		switch key {
+		case lookKey:
+			if c.look() {
+				c.all()
+			}
+		case clusterKey:
+			c.surroundings()
+		case poolKey:
+			c.pools()
+		default:
+			c.reconcile(key)
+			c.metrics.reconciled(time.Since(began))
+		}
+		c.count()
+		c.queue.Done(key)
+	}
+}
+
+// count shows how full the pools are, at most once in a second.
+func (c *Controller) count() {
+	if c.queue.Len() == 0 || time.Since(c.counted) > time.Second {
+		c.counted = time.Now()
+		c.metrics.pools(c.book.Stats())
+	}
+}
+
+// surroundings looks at the nodes and networks again.
+func (c *Controller) surroundings() {
+	now, why := c.sources.cluster(), unfit(c.sources.node(c.o.Node), c.o.Exclude)
+	if why != c.unfit {
+		c.o.Fit(why == "", why)
+	}
+	if why != c.unfit || !now.equal(c.cluster) {
+		c.cluster, c.unfit = now, why
+		c.all()
+	}
+}
+
+// lookAgain has the interfaces looked at when something hints at a change, and now and then.
+func (c *Controller) lookAgain(ctx context.Context) {
+	ticker := time.NewTicker(linksEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-c.stir:
+		}
+		c.queue.AddAfter(lookKey, 50*time.Millisecond) // a pod that starts has hints by the dozen
+	}
+}
+
+// look reads the interfaces and says whether they changed.
+func (c *Controller) look() bool {
+	links, err := c.o.Links.Links()
+	if err != nil {
+		c.log.Warn("interfaces could not be listed", "err", err)
+		return false
+	}
+	same := slices.EqualFunc(links, c.links, func(a, b vip.Link) bool {
+		return a.Index == b.Index && a.Name == b.Name && a.Up == b.Up && a.Loopback == b.Loopback && slices.Equal(a.AltNames, b.AltNames) &&
+			slices.Equal(a.Addrs, b.Addrs) && a.DefaultRoute4 == b.DefaultRoute4 && a.DefaultRoute6 == b.DefaultRoute6
+	})
+	c.links = links
+	return !same
+}
+
+// follow has the queue told of every change.
+func (c *Controller) follow() error {
+	tell := func(to *source, enqueue func(o any)) error {
+		if to == nil {
+			return nil
+		}
+		_, err := to.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: enqueue})
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", to.kind, err)
+		}
+		return nil
+	}
+	byName := func(o any) {
+		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+			c.queue.Add(key)
+		}
+	}
+	ofSlice := func(o any) {
+		if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = gone.Obj
+		}
+		keys, _ := serviceOfSlice(o)
+		for _, key := range keys {
+			c.queue.Add(key)
+		}
+	}
+	ofCluster := func(any) { c.queue.Add(clusterKey) }
+	ofPools := func(any) { c.queue.Add(poolKey) }
+	return errors.Join(tell(c.sources.services, byName), tell(c.sources.endpoints, byName), tell(c.sources.slices, ofSlice),
+		tell(c.sources.nodes, ofCluster), tell(c.sources.cidrs, ofCluster), tell(c.sources.maps, ofPools))
+}
+
+// firstCome lists all Services in the order in which they have a right to their addresses: those that have one before
+// those that only ask, then the older before the younger.
+func (c *Controller) firstCome() []*corev1.Service {
+	var list []*corev1.Service
+	for _, o := range c.sources.services.informer.GetStore().List() {
+		list = append(list, o.(*corev1.Service))
+	}
+	slices.SortFunc(list, earlier)
+	return list
+}
+
+func key(s *corev1.Service) string { return s.Namespace + "/" + s.Name }
+
+// reconcile makes one Service's claims and status what they are to be.
+func (c *Controller) reconcile(key string) {
+	s := c.sources.service(key)
+	r := c.known[key]
+	if s == nil {
+		c.forget(key, r)
+		c.writer.forget(key)
+		return
+	}
+	if r == nil {
+		r = &entry{}
+	}
+	p := plan(s, c.o, c.facts(key, s, r))
+	if !p.Ours {
+		were := r.addrs
+		c.forget(key, r)
+		if c.leads(c.o.Mandate) {
+			c.writer.want(key, shown{}, were)
+		}
+		return
+	}
+	c.known[key] = r
+	if p.Wanting {
+		if p.Because, p.Reason = c.provide(s, r, p); p.Reason == "" && !p.Announced {
+			return // it is not over
+		}
+	}
+	if !r.failed {
+		c.queue.Forget(key)
+	}
+	r.failed = false
+	r.own, r.lease, r.born = p.Own, leaseOf(s), s.CreationTimestamp.Time
+	c.use(key, s, r, p)
+	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
+	c.say(key, r, p, problem)
+	c.show(key, p, problem)
+}
+
+func (c *Controller) facts(key string, s *corev1.Service, r *entry) Facts {
+	c.mu.Lock()
+	holds := len(r.addrs) > 0
+	for _, a := range r.addrs {
+		_, is := c.here[a]
+		holds = holds && is
+	}
+	c.mu.Unlock()
+	return Facts{
+		Endpoints: c.sources.endpointsOf(key), Cluster: c.cluster, Node: c.o.Node, Holds: holds, Unfit: c.unfit,
+		Clash: func(addr netip.Addr) string { return c.book.clash(tenant(s), addr) },
+	}
+}
+
+// use notes what the Service is to have.
+func (c *Controller) use(key string, s *corev1.Service, r *entry, p Plan) {
+	if !r.trying { // what is being tried is the Service's already
+		for _, waiting := range c.book.set(tenant(s), p.Addrs) {
+			c.queue.Add(waiting)
+		}
+	}
+	if slices.Equal(r.addrs, p.Addrs) && r.wasOwn == r.own {
+		return
+	}
+	r.wasOwn = r.own
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range slices.Concat(r.addrs, p.Addrs) {
+		c.wake(a) // who holds may depend on who shares
+	}
+	c.unuse(key, r.addrs)
+	r.addrs = p.Addrs
+	for _, a := range r.addrs {
+		if c.users[a] == nil {
+			c.users[a] = map[string]struct{}{}
+		}
+		c.users[a][key] = struct{}{}
+	}
+}
+
+// unuse is called with mu held.
+func (c *Controller) unuse(key string, addrs []netip.Addr) {
+	for _, a := range addrs {
+		delete(c.users[a], key)
+		if len(c.users[a]) == 0 {
+			delete(c.users, a)
+		}
+	}
+}
+
+// forget takes the claims of a Service back and gives its addresses to those who wait for them.
+func (c *Controller) forget(key string, r *entry) {
+	if r == nil {
+		return
+	}
+	for _, owner := range r.owners {
+		c.o.Claimer.Unclaim(owner)
+	}
+	c.leave(key, r, nil)
+	c.mu.Lock()
+	for _, a := range r.addrs {
+		c.wake(a)
+	}
+	c.unuse(key, r.addrs)
+	c.mu.Unlock()
+	for _, waiting := range c.book.forget(key) {
+		c.queue.Add(waiting)
+	}
+	delete(c.known, key)
+}
+
+// claim claims the Service's addresses, and says what keeps this node from carrying them.
+func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) error {
+	byMandate := map[string][]vip.VIP{}
+	var problems []error
+	if p.Candidate {
+		at := c.placement(s)
+		r.places, _, problems = at.Follow(p.Addrs, c.links, r.places)
+		for _, place := range r.places {
+			m := c.mandateOf(place.VIP.Addr())
+			byMandate[m] = append(byMandate[m], place.VIP)
+		}
+	}
+	var owners []string
+	for mandate, vips := range byMandate {
+		owner := "svc/" + key + "@" + mandate
+		owners = append(owners, owner)
+		c.o.Claimer.Claim(owner, mandate, vips)
+	}
+	for _, owner := range r.owners {
+		if !slices.Contains(owners, owner) {
+			c.o.Claimer.Unclaim(owner)
+		}
+	}
+	r.owners = owners
+	return errors.Join(problems...)
+}
+
+// placement is where the Service's addresses go.
+func (c *Controller) placement(s *corev1.Service) vip.Placement {
+	at := c.o.Placement
+	if name := c.book.Pools().Interface(s.Namespace); name != "" {
+		at.Interface, at.Setting = name, "ConfigMap "+PoolConfigMap+", interface-"+s.Namespace
+	}
+	switch name := strings.TrimSpace(s.Annotations[InterfaceAnnotation]); name {
+	case "":
+	case "auto":
+		at.Interface = ""
+	default:
+		at.Interface, at.Setting = name, "annotation "+InterfaceAnnotation
+	}
+	return at
+}
+
+func (c *Controller) leads(mandate string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.led[mandate]
+}
+
+// say logs what came of a Service when that changed.
+func (c *Controller) say(key string, r *entry, p Plan, problem error) {
+	text := p.Reason
+	if problem != nil {
+		text = oneLine(problem)
+	}
+	if text == "" && len(p.Refused) > 0 {
+		text = "refused " + p.refusals()
+	}
+	if text == r.said {
+		return
+	}
+	r.said = text
+	if text != "" {
+		c.log.Info("Service is not announced as it asks", "service", key, "why", text)
+		return
+	}
+	c.log.Info("Service is announced as it asks", "service", key, "addresses", join(p.Addrs), "from", p.From)
+}
+
+// show has the status written if this is the node to do it: the one that holds the first address, or, when no node is
+// to hold it, the one that leads the group.
+func (c *Controller) show(key string, p Plan, problem error) {
+	mandate := c.o.Mandate
+	if len(p.Addrs) > 0 && p.Announced {
+		mandate = c.mandateOf(p.Addrs[0])
+	}
+	if !c.leads(mandate) {
+		c.writer.drop(key)
+		return
+	}
+	if !p.Announced || problem != nil {
+		reason, message := ReasonWithdrawn, p.Reason
+		switch {
+		case problem != nil:
+			reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
+		case len(p.Addrs) == 0 && len(p.Refused) > 0:
+			reason = ReasonRefused
+		case len(p.Addrs) == 0:
+			reason = cmp.Or(p.Because, ReasonNoAddress)
+		}
+		c.writer.want(key, shown{ours: true, reason: reason, message: message}, nil)
+		return
+	}
+	there := true
+	for _, a := range p.Addrs {
+		there = there && (c.mandateOf(a) != mandate || c.has(a))
+	}
+	if !there {
+		return // not yet; or it was just lost, and the next holder has the word
+	}
+	w := shown{ours: true, addrs: p.Addrs, host: c.o.Node, announced: true, reason: ReasonAnnounced, message: "node " + c.o.Node + " holds " + join(p.Addrs)}
+	if len(p.Refused) > 0 {
+		w.reason, w.message = ReasonRefused, w.message+"; refused "+p.refusals()
+	}
+	c.writer.want(key, w, nil)
+}
+
+// has says whether addr is on this node.
+func (c *Controller) has(addr netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, is := c.here[addr]
+	return is
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// Addresses lists every address that some Service is to have.
+func (c *Controller) Addresses() []netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.users))
+}
