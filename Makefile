@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 
-# The real control plane of the lab, built once per version from the modules that test/parts names.
+# The real Kubernetes of the lab, built once per version from the modules that test/parts names.
 PARTS_HASH := $(shell cat test/parts/go.mod test/parts/go.sum | sha256sum | cut -c1-16)
 PARTS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/parts/$(PARTS_HASH)
 KUBERNETES  = $(shell cd test/parts && go list -m -f '{{.Version}}' k8s.io/kubernetes)
@@ -20,14 +20,14 @@ build: ## the program: one static binary, bin/kube-vip
 	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/kube-vip ./cmd/kube-vip
 
 .PHONY: parts
-parts: $(PARTS)/etcd $(PARTS)/kube-apiserver $(PARTS)/kubeadm ## etcd, kube-apiserver and kubeadm for the lab; minutes when built for the first time
+parts: $(addprefix $(PARTS)/,etcd kube-apiserver kubeadm kube-proxy) ## etcd and the parts of Kubernetes for the lab; minutes when built for the first time
 
 $(PARTS)/etcd:
 	@echo "building etcd (cached in $(PARTS))"
 	mkdir -p $(PARTS)
 	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@.new.$$$$ go.etcd.io/etcd/server/v3 && mv $@.new.$$$$ $@
 
-$(PARTS)/kube-apiserver $(PARTS)/kubeadm:
+$(PARTS)/kube-apiserver $(PARTS)/kubeadm $(PARTS)/kube-proxy:
 	@echo "building $(@F) $(KUBERNETES) (cached in $(PARTS)); the first time takes about five minutes on two cores"
 	mkdir -p $(PARTS)
 	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -27,7 +28,7 @@ import (
 // apiPort is where every API server listens.
 const apiPort = 6443
 
-// The cluster's own networks, none of which is on a link.
+// The cluster's own networks. Each node has a part of the pods' (Node.podCIDRs), for its backends.
 const (
 	serviceSubnet4 = "10.96.0.0/16"
 	serviceSubnet6 = "fd00:10:96::/112"
@@ -40,7 +41,7 @@ type pki struct {
 	ca, cert, key []byte
 }
 
-// A Server is etcd or kube-apiserver on a node.
+// A Server is etcd, kube-apiserver or kube-proxy on a node.
 type Server struct {
 	// Log is the file that it writes to.
 	Log string
@@ -126,7 +127,7 @@ func (s *Server) WaitReady(ctx context.Context) error {
 
 func (l *Lab) startCluster(ctx context.Context) error {
 	var err error
-	if l.parts, err = findParts(l.opts.Parts); err != nil {
+	if l.parts, err = findParts(l.opts); err != nil {
 		return err
 	}
 	l.log.Info("writing certificates and kubeconfigs with kubeadm")
@@ -156,7 +157,11 @@ func (l *Lab) startCluster(ctx context.Context) error {
 		}
 	}
 	l.log.Info("creating the nodes")
-	return l.populate(ctx)
+	if err := l.populate(ctx); err != nil || !l.opts.KubeProxy {
+		return err
+	}
+	l.log.Info("starting kube-proxy on every node")
+	return l.startProxies(ctx)
 }
 
 // writePKI has kubeadm make the certificates and the kubeconfigs of every node, sharing one set of authorities.
@@ -277,14 +282,7 @@ apiServer:
 }
 
 func (l *Lab) perFamily(v4, v6 string) string {
-	switch l.opts.Family {
-	case IPv4:
-		return v4
-	case IPv6:
-		return v6
-	default:
-		return v4 + "," + v6
-	}
+	return strings.Join(choose(l.opts.Family, v4, v6), ",")
 }
 
 func (l *Lab) etcd(n *Node) *Server {
@@ -368,24 +366,21 @@ func (n *Node) Kube() (kubernetes.Interface, error) {
 // apiAddr is where the node's API server is reached.
 func (n *Node) apiAddr() netip.AddrPort { return netip.AddrPortFrom(n.Addr(), apiPort) }
 
-// Kube is a super-admin's client at the first node whose API server answers.
+// Kube is a super-admin's client at the first node whose API server is ready: one that is cut off from etcd answers,
+// and would keep a request until it times out.
 func (l *Lab) Kube() (kubernetes.Interface, error) {
 	var errs []error
 	for _, n := range l.Nodes {
 		if n.Crashed() || n.API == nil || !n.API.Running() {
 			continue
 		}
-		client, err := n.Kube()
-		if err != nil {
-			return nil, err
-		}
-		if _, err := client.Discovery().ServerVersion(); err != nil {
+		if err := n.API.ready(context.Background()); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		return client, nil
+		return n.Kube()
 	}
-	return nil, fmt.Errorf("no API server answers: %w", errors.Join(errs...))
+	return nil, fmt.Errorf("no API server is ready: %w", errors.Join(errs...))
 }
 
 // BindClusterAdmins gives admin.conf its rights, as `kubeadm init` does with super-admin.conf.
@@ -411,12 +406,14 @@ func (l *Lab) populate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = Wait(ctx, "kube-system exists", func() (bool, error) {
-		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-		return err == nil, nil
-	})
-	if err != nil {
-		return err
+	for _, namespace := range []string{metav1.NamespaceSystem, metav1.NamespaceDefault} {
+		err := Wait(ctx, namespace+" exists", func() (bool, error) {
+			_, err := client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+			return err == nil, nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if !l.opts.NoClusterAdmins {
 		if err := l.BindClusterAdmins(ctx); err != nil {
@@ -450,6 +447,14 @@ func (n *Node) object() *corev1.Node {
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: n.Name}},
 		},
 	}
+	if labels := n.lab.opts.NodeLabels; labels != nil {
+		node.Labels, node.Spec.Taints = maps.Clone(labels), nil
+		node.Labels[corev1.LabelHostname] = n.Name
+	}
+	for _, p := range n.podCIDRs() {
+		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, p.String())
+	}
+	node.Spec.PodCIDR = node.Spec.PodCIDRs[0]
 	for _, p := range n.Addrs {
 		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: p.Addr().String()})
 	}

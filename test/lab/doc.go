@@ -22,9 +22,9 @@
 // Start(ctx, Options) is the same for programs (the demo); they call Close. A program or TestMain that begins with
 // Main can also run without root, in a user namespace, where the kernel allows that.
 //
-//	Options{Nodes, Family (IPv4, IPv6, Dual), VIPs, Endpoint, SANs, NoVIPInCert, NoCluster, NoClusterAdmins, RSA, Parts, Log}
+//	Options{Nodes, Family (IPv4, IPv6, Dual), VIPs, Endpoint, SANs, NodeLabels, NoVIPInCert, NoCluster, NoClusterAdmins, KubeProxy, RSA, Parts, Log}
 //	Lab.Nodes []*Node, Lab.Client, Lab.Watcher, Lab.Gateway *Host, Lab.VIPs []netip.Addr, Lab.Dir
-//	Lab.Kube() (kubernetes.Interface, error)              // super-admin, at the first node whose API server answers
+//	Lab.Kube() (kubernetes.Interface, error)              // super-admin, at the first node whose API server is ready
 //	Lab.Config(host, server) *rest.Config                 // super-admin, dialled from that host's namespace
 //	Lab.CA() []byte, Lab.BindClusterAdmins(ctx) error, Lab.Logs() string
 //	Lab.Holders(vip) ([]*Node, error)                     // nodes that are up and have the address on a link
@@ -52,7 +52,7 @@
 //	Node.KubeadmConfig                                    // file: the configuration that kubeadm was given
 //	Node.Kube() (kubernetes.Interface, error)             // super-admin at this node's API server
 //	Node.Apply(ctx, yaml, dryRun) error                   // server-side apply of every document
-//	Node.API, Node.Etcd: *Server{Start, Kill, Hang, Continue, Running, Pid, Log, WaitReady}
+//	Node.API, Node.Etcd, Node.Proxy: *Server{Start, Kill, Hang, Continue, Running, Pid, Log, WaitReady}
 //	Node.Crash() / Node.Boot(ctx)                         // link dead and every process killed / up again, static pods too
 //	Node.Crashed() bool
 //	Node.Pause() / Node.Resume()                          // SIGSTOP and SIGCONT to every process; the kernel keeps answering
@@ -60,6 +60,36 @@
 //	Node.CarrierDown() / Node.CarrierUp()
 //	Node.DeleteLink() / Node.CreateLink()                 // eth0 goes and comes back with another index
 //	Node.APIAway(ctx, scope) / Node.APIBack(ctx)          // drops what the node sends to API servers: AllAPIs, OtherAPIs
+//
+// # Services
+//
+// Options.KubeProxy runs kube-proxy on every node, in nftables mode and with its defaults: it changes its rules once a
+// second at most. It adds half a second to the start and 65 MiB to each node, and needs nft. Nodes are routers then, with
+// the pods of node N in 10.244.N.0/24 and fd00:10:244:N::/64 and routes to those of the others; nothing masquerades what
+// pods send out of the cluster. There are no controllers: what a Service's status and EndpointSlices say is written by
+// the test, or by what it tries.
+//
+//	func TestService(t *testing.T) {
+//		l := lab.New(t, lab.Options{KubeProxy: true})
+//		web, err := l.Nodes[1].RunBackend(ctx, "web")     // 10.244.2.2, TCP and UDP port 8080
+//		svc, err := l.CreateService(ctx, "web", map[string]string{"kube-vip.io/loadbalancerIPs": "10.10.0.50"})
+//		err = svc.SetEndpoints(ctx, lab.Ready(web))
+//		err = lab.Wait(ctx, "web answers", func() (bool, error) {
+//			answer, err := l.Client.Ask(ctx, "tcp", netip.MustParseAddrPort("10.10.0.50:80"))
+//			return err == nil && answer.Backend == "web", nil
+//		})
+//	}
+//
+//	Node.RunBackend(ctx, name, ports ...uint16) (*Backend, error)   // returns when it answers its node; Main is needed
+//	Backend{*Host, Node, Ports}, .Kill() error, .Stop() error       // its process; the whole pod. Crash, Boot and Pause take it along
+//	Lab.CreateService(ctx, name, annotations, change ...func(*corev1.Service)) (*Service, error)   // port 80 to 8080, TCP and UDP
+//	Service{Namespace, Name}, .Get(ctx), .Change(ctx, func(*corev1.Service)) error, .Delete(ctx) error
+//	Service.SetIngress(ctx, ...netip.Addr) error                    // status.loadBalancer.ingress
+//	Service.SetEndpoints(ctx, slices ...[]Endpoint) error           // an EndpointSlice for each argument and family, no others
+//	Ready(backends...), NotReady(backends...), Terminating(backends...) []Endpoint; Endpoint{Backend, Ready, Serving, Terminating}
+//	Host.Ask(ctx, "tcp" or "udp", addrPort) (Answer{Backend, Client}, error)   // who answers, and whom that one sees
+//
+// A Gap at a Service's address counts connections that a backend's kernel accepts.
 //
 // # Pod runner
 //

@@ -143,7 +143,9 @@ func (l *Lab) newHost(name, link string) (*Host, error) {
 	if h.fd, err = makeNamespace(h.Netns); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
 	l.hosts = append(l.hosts, h)
+	l.mu.Unlock()
 	go func() {
 		runtime.LockOSThread()
 		if err := unix.Setns(h.fd, unix.CLONE_NEWNET); err != nil {
@@ -187,6 +189,13 @@ func (h *Host) close() error {
 		h.handle.Close()
 	}
 	return errors.Join(unix.Close(h.fd), removeNamespace(h.Netns))
+}
+
+// revive is the end of kill.
+func (h *Host) revive() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down = false
 }
 
 // kill refuses new processes and ends those that run.

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,6 +62,8 @@ type Options struct {
 	Endpoint string
 	// SANs are further names and addresses for the API servers' certificates.
 	SANs []string
+	// NodeLabels are the nodes' labels in place of those that kubeadm gives them. Such nodes have no taint.
+	NodeLabels map[string]string
 	// NoVIPInCert leaves the VIPs out of the certificates.
 	NoVIPInCert bool
 	// NoCluster leaves etcd and kube-apiserver out.
@@ -68,9 +71,12 @@ type Options struct {
 	// NoClusterAdmins leaves admin.conf without rights, as it is before `kubeadm init` has bound
 	// kubeadm:cluster-admins; see Lab.BindClusterAdmins.
 	NoClusterAdmins bool
+	// KubeProxy runs kube-proxy on every node, in nftables mode, and makes what it needs: a route to the pods of every
+	// other node, and forwarding. Node.RunBackend wants it.
+	KubeProxy bool
 	// RSA makes kubeadm's default keys; otherwise ECDSA-P256, which costs these two cores much less.
 	RSA bool
-	// Parts is the folder with etcd, kube-apiserver and kubeadm; empty means KUBE_VIP_LAB_PARTS or make's cache.
+	// Parts is the folder with etcd, kube-apiserver, kubeadm and kube-proxy; empty means KUBE_VIP_LAB_PARTS or make's cache.
 	Parts string
 	// Log gets the lab's progress; nil means nowhere.
 	Log *slog.Logger
@@ -93,12 +99,14 @@ type Lab struct {
 
 	opts   Options
 	prefix string // of the namespaces' names
-	hosts  []*Host
 	log    *slog.Logger
 	parts  string
 	pki    *pki
 	closed sync.Once
 	err    error // of Close
+
+	mu    sync.Mutex // guards hosts: backends come and go
+	hosts []*Host
 }
 
 // New is Start for a test. The test is skipped (failed when CI is set) where the machine cannot run a lab; the lab
@@ -153,8 +161,14 @@ func New(t TB, o Options) *Lab {
 
 // Check returns the reason why this machine cannot run such a lab, nil when it can.
 func Check(o Options) error {
+	if os.Getenv(backendEnv) != "" {
+		return errors.New("this is a backend of a lab, in a program that does not begin with lab.Main")
+	}
+	if o.KubeProxy && o.NoCluster {
+		return fmt.Errorf("run kube-proxy: %w", errNoCluster)
+	}
 	if !o.NoCluster {
-		if _, err := findParts(o.Parts); err != nil {
+		if _, err := findParts(o); err != nil {
 			return err
 		}
 	}
@@ -166,6 +180,9 @@ func Check(o Options) error {
 	}
 	if err := onThread(func() error { return unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS) }); err != nil {
 		return fmt.Errorf("the lab makes network namespaces, which this process may not: %w", err)
+	}
+	if o.KubeProxy {
+		return checkNFTables()
 	}
 	return nil
 }
@@ -243,7 +260,14 @@ func (l *Lab) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l.Nodes = append(l.Nodes, newNode(h))
+		l.Nodes = append(l.Nodes, newNode(h, i+1))
+	}
+	if l.opts.KubeProxy {
+		for _, n := range l.Nodes {
+			if err := n.forward(); err != nil {
+				return err
+			}
+		}
 	}
 	if err := l.writeHosts(); err != nil {
 		return err
@@ -258,13 +282,18 @@ func (l *Lab) build(ctx context.Context) error {
 func (l *Lab) addrs(number int) []netip.Prefix {
 	v4 := netip.PrefixFrom(netip.MustParseAddr(network4+strconv.Itoa(number)), bits4)
 	v6 := netip.PrefixFrom(netip.MustParseAddr(network6+strconv.Itoa(number)), bits6)
-	switch l.opts.Family {
+	return choose(l.opts.Family, v4, v6)
+}
+
+// choose is what a lab of that family has, in the family's order.
+func choose[T any](f Family, v4, v6 T) []T {
+	switch f {
 	case IPv4:
-		return []netip.Prefix{v4}
+		return []T{v4}
 	case IPv6:
-		return []netip.Prefix{v6}
+		return []T{v6}
 	default:
-		return []netip.Prefix{v4, v6}
+		return []T{v4, v6}
 	}
 }
 
@@ -334,12 +363,12 @@ func (h *Host) up() error {
 func (l *Lab) writeHosts() error {
 	var lines strings.Builder
 	lines.WriteString("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
-	for _, h := range l.hosts {
+	for _, h := range l.all() {
 		for _, p := range h.Addrs {
 			fmt.Fprintf(&lines, "%s %s\n", p.Addr(), h.Name)
 		}
 	}
-	for _, h := range l.hosts {
+	for _, h := range l.all() {
 		if err := os.WriteFile(h.Path("/etc/hosts"), []byte(lines.String()), 0o644); err != nil {
 			return err
 		}
@@ -347,9 +376,16 @@ func (l *Lab) writeHosts() error {
 	return nil
 }
 
+// all are the hosts that there are now.
+func (l *Lab) all() []*Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.hosts)
+}
+
 // Host finds a host by name; nil when there is none.
 func (l *Lab) Host(name string) *Host {
-	for _, h := range l.hosts {
+	for _, h := range l.all() {
 		if h.Name == name {
 			return h
 		}
@@ -359,7 +395,7 @@ func (l *Lab) Host(name string) *Host {
 
 // owner is the name of the host with that MAC address; the address itself when it is nobody's.
 func (l *Lab) owner(mac net.HardwareAddr) string {
-	for _, h := range l.hosts {
+	for _, h := range l.all() {
 		if h.MAC.String() == mac.String() {
 			return h.Name
 		}
@@ -371,13 +407,14 @@ func (l *Lab) owner(mac net.HardwareAddr) string {
 func (l *Lab) Close() error {
 	l.closed.Do(func() {
 		var errs []error
-		for _, h := range l.hosts {
+		hosts := l.all()
+		for _, h := range hosts {
 			h.kill()
 		}
 		for _, n := range l.Nodes {
 			n.closePods()
 		}
-		for _, h := range l.hosts {
+		for _, h := range hosts {
 			errs = append(errs, h.close())
 		}
 		if os.Getenv("KUBE_VIP_LAB_KEEP") == "" {
@@ -423,7 +460,7 @@ func gone(pid string) bool {
 // tail is how much of each log is shown of a lab whose test failed.
 const tail = 6 << 10
 
-// Logs are the ends of all logs of the lab: pods, API servers, etcd.
+// Logs are the ends of all logs of the lab: pods, backends, kube-proxy, API servers, etcd.
 func (l *Lab) Logs() string {
 	var b strings.Builder
 	files, _ := filepath.Glob(filepath.Join(l.Dir, "*", "*.log"))

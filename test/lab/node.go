@@ -10,26 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Node is a control-plane node: a host with etcd, kube-apiserver, and static pods.
+// A Node is a control-plane node: a host with etcd, kube-apiserver, static pods, and backends.
 type Node struct {
 	*Host
 	// Etcd is the node's member of the etcd cluster.
 	Etcd *Server
 	// API is the node's API server.
 	API *Server
+	// Proxy is the node's kube-proxy; nil without Options.KubeProxy.
+	Proxy *Server
 	// KubeadmConfig is the file with the configuration that kubeadm was given for this node.
 	KubeadmConfig string
 
+	number int // from 1
+
 	// mu guards the fields below.
-	mu      sync.Mutex
-	crashed bool
-	paused  bool
-	booted  chan struct{} // closed when the node is up
-	pods    []*Pod
+	mu       sync.Mutex
+	crashed  bool
+	paused   bool
+	booted   chan struct{} // closed when the node is up
+	pods     []*Pod
+	backends []*Backend
+	made     int // backends, those that were stopped too
 }
 
-func newNode(h *Host) *Node {
-	n := &Node{Host: h, booted: make(chan struct{})}
+func newNode(h *Host, number int) *Node {
+	n := &Node{Host: h, number: number, booted: make(chan struct{})}
 	close(n.booted)
 	return n
 }
@@ -66,12 +72,23 @@ func (n *Node) Crash() error {
 	n.crashed, n.booted = true, make(chan struct{})
 	n.mu.Unlock()
 	err := n.CarrierDown()
-	n.kill()
+	for _, h := range n.hosts() {
+		h.kill()
+	}
 	return err
 }
 
+// hosts are the node's own namespace and those of its backends.
+func (n *Node) hosts() []*Host {
+	hosts := []*Host{n.Host}
+	for _, b := range n.allBackends() {
+		hosts = append(hosts, b.Host)
+	}
+	return hosts
+}
+
 // Boot starts a crashed node again: with its own addresses and nothing else in its kernel, etcd and the API server,
-// and the static pods that it had. It does not wait for any of them.
+// kube-proxy, and the static pods and backends that it had. It does not wait for any of them.
 func (n *Node) Boot(ctx context.Context) error {
 	if !n.Crashed() {
 		return nil
@@ -79,17 +96,26 @@ func (n *Node) Boot(ctx context.Context) error {
 	if err := n.reset(ctx); err != nil {
 		return fmt.Errorf("boot %s: %w", n.Name, err)
 	}
-	n.Host.mu.Lock()
-	n.down = false
-	n.Host.mu.Unlock()
+	n.revive()
+	if n.Proxy != nil {
+		if err := n.nft(ctx, "flush ruleset"); err != nil {
+			return err
+		}
+	}
 	if err := n.CarrierUp(); err != nil {
 		return err
 	}
-	for _, s := range []*Server{n.Etcd, n.API} {
+	for _, s := range []*Server{n.Etcd, n.API, n.Proxy} {
 		if s == nil {
 			continue
 		}
 		if err := s.Start(); err != nil {
+			return err
+		}
+	}
+	for _, b := range n.allBackends() {
+		b.revive()
+		if err := b.run(); err != nil {
 			return err
 		}
 	}
@@ -126,7 +152,20 @@ func (n *Node) reset(context.Context) error {
 			return err
 		}
 	}
+	if n.Proxy != nil {
+		if err := n.handle.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+			return fmt.Errorf("forget connections: %w", err)
+		}
+	}
 	return n.plug()
+}
+
+// plug is the host's, with the routes that are by its link.
+func (n *Node) plug() error {
+	if err := n.Host.plug(); err != nil || !n.lab.opts.KubeProxy {
+		return err
+	}
+	return n.routePods()
 }
 
 // Pause stops every process of the node where it stands (SIGSTOP), Resume lets them go on. The node's kernel keeps
@@ -135,7 +174,7 @@ func (n *Node) Pause() error {
 	n.mu.Lock()
 	n.paused = true
 	n.mu.Unlock()
-	return n.signalAll(unix.SIGSTOP)
+	return n.signalEverywhere(unix.SIGSTOP)
 }
 
 // Resume is the end of Pause.
@@ -143,7 +182,15 @@ func (n *Node) Resume() error {
 	n.mu.Lock()
 	n.paused = false
 	n.mu.Unlock()
-	return n.signalAll(unix.SIGCONT)
+	return n.signalEverywhere(unix.SIGCONT)
+}
+
+func (n *Node) signalEverywhere(s unix.Signal) error {
+	var errs []error
+	for _, h := range n.hosts() {
+		errs = append(errs, h.signalAll(s))
+	}
+	return errors.Join(errs...)
 }
 
 // port is the switch's end of the node's cable.

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 )
 
-// PartsEnv names the folder that holds etcd, kube-apiserver and kubeadm; `make` sets it.
+// PartsEnv names the folder that holds etcd, kube-apiserver, kubeadm and kube-proxy; `make` sets it.
 const PartsEnv = "KUBE_VIP_LAB_PARTS"
 
 // BinaryEnv names the kube-vip binary that is tried; `make` sets it.
@@ -92,9 +92,10 @@ func checkout() (string, error) {
 	}
 }
 
-// findParts returns the folder with the control plane's binaries: dir, else what KUBE_VIP_LAB_PARTS names, else
-// where `make parts` puts them.
-func findParts(dir string) (string, error) {
+// findParts returns the folder with the binaries that the lab needs: Options.Parts, else what KUBE_VIP_LAB_PARTS
+// names, else where `make parts` puts them.
+func findParts(o Options) (string, error) {
+	dir := o.Parts
 	if dir == "" {
 		dir = os.Getenv(PartsEnv)
 	}
@@ -118,7 +119,11 @@ func findParts(dir string) (string, error) {
 		hash := sha256.Sum256(sums)
 		dir = filepath.Join(cache, "kube-vip", "parts", hex.EncodeToString(hash[:])[:16])
 	}
-	for _, part := range []string{"etcd", "kube-apiserver", "kubeadm"} {
+	parts := []string{"etcd", "kube-apiserver", "kubeadm"}
+	if o.KubeProxy {
+		parts = append(parts, "kube-proxy")
+	}
+	for _, part := range parts {
 		if _, err := os.Stat(filepath.Join(dir, part)); err != nil {
 			return "", fmt.Errorf("%s is not built in %s: run `make parts`", part, dir)
 		}

@@ -33,7 +33,7 @@ type PodOptions struct {
 	// NoProbes leaves liveness and readiness alone.
 	NoProbes bool
 	// Kubernetes is the API server that the container finds in KUBERNETES_SERVICE_HOST and _PORT; zero means the
-	// node's own. (The lab has no kube-proxy.)
+	// node's own, as the address of the Service kubernetes leads nowhere without Options.KubeProxy.
 	Kubernetes netip.AddrPort
 	// Env is added to the container's environment.
 	Env []string

@@ -3,6 +3,10 @@ package lab
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +15,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -213,5 +221,147 @@ func TestCapabilities(t *testing.T) {
 	}
 	if n := len(strings.Fields(capNames)); n != unix.CAP_LAST_CAP+1 {
 		t.Errorf("%d names of capabilities, want %d", n, unix.CAP_LAST_CAP+1)
+	}
+}
+
+func TestEndpointSlice(t *testing.T) {
+	web := &Backend{
+		Host:  &Host{Name: "web", Addrs: []netip.Prefix{netip.MustParsePrefix("10.244.1.2/32"), netip.MustParsePrefix("fd00:10:244:1::2/128")}},
+		Node:  &Node{Host: &Host{Name: "cp1"}},
+		Ports: []uint16{BackendPort},
+	}
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "svc", Namespace: "default", UID: "1"},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+			{Name: "a", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromInt32(8080)},
+			{Name: "b", Protocol: corev1.ProtocolUDP, Port: 53},
+		}},
+	}
+	yes, no := true, false
+	type conditions = discoveryv1.EndpointConditions
+	for _, tt := range []struct {
+		name      string
+		endpoints []Endpoint
+		want      conditions
+	}{
+		{"ready", Ready(web), conditions{Ready: &yes, Serving: &yes, Terminating: &no}},
+		{"not ready", NotReady(web), conditions{Ready: &no, Serving: &no, Terminating: &no}},
+		{"terminating", Terminating(web), conditions{Ready: &no, Serving: &yes, Terminating: &yes}},
+		{"another", []Endpoint{{Backend: web, Terminating: true}}, conditions{Ready: &no, Serving: &no, Terminating: &yes}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := endpointSlice(svc, corev1.IPv6Protocol, 3, tt.endpoints)
+			want := &discoveryv1.EndpointSlice{
+				ObjectMeta: metav1.ObjectMeta{
+					Name: "svc-ipv6-3", Namespace: "default",
+					Labels:          map[string]string{"kubernetes.io/service-name": "svc", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
+					OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: "svc", UID: "1", Controller: &yes, BlockOwnerDeletion: &yes}},
+				},
+				AddressType: discoveryv1.AddressTypeIPv6,
+				Endpoints: []discoveryv1.Endpoint{{
+					Addresses: []string{"fd00:10:244:1::2"}, Conditions: tt.want, NodeName: new("cp1"),
+					TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "web"},
+				}},
+				Ports: []discoveryv1.EndpointPort{
+					{Name: new("a"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))},
+					{Name: new("b"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(53))},
+				},
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	if n := len(endpointSlice(svc, corev1.IPv4Protocol, 0, Ready(web, web)).Endpoints); n != 2 {
+		t.Errorf("%d IPv4 endpoints, want 2", n)
+	}
+}
+
+func TestPodCIDRs(t *testing.T) {
+	for _, tt := range []struct {
+		family       Family
+		number       int
+		cidrs, hosts string
+	}{
+		{IPv4, 1, "10.244.1.0/24", "10.244.1.2"},
+		{IPv6, 2, "fd00:10:244:2::/64", "fd00:10:244:2::2"},
+		{Dual, 17, "10.244.17.0/24 fd00:10:244:11::/64", "10.244.17.2 fd00:10:244:11::2"},
+	} {
+		n := newNode(&Host{lab: &Lab{opts: Options{Family: tt.family}}}, tt.number)
+		var cidrs, hosts []string
+		for _, p := range n.podCIDRs() {
+			cidrs, hosts = append(cidrs, p.String()), append(hosts, nth(p, podHost).String())
+			for _, all := range []string{podSubnet4, podSubnet6} {
+				if all := netip.MustParsePrefix(all); all.Addr().Is4() == p.Addr().Is4() && !all.Contains(p.Addr()) {
+					t.Errorf("%s is not a part of %s", p, all)
+				}
+			}
+		}
+		if diff := cmp.Diff([]string{tt.cidrs, tt.hosts}, []string{strings.Join(cidrs, " "), strings.Join(hosts, " ")}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.family, diff)
+		}
+	}
+}
+
+// TestAnswerOnLoopback asks a backend's servers as its clients do.
+func TestAnswerOnLoopback(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- serveHTTP("web", tcp) }()
+	go func() { done <- serveUDP("web", udp) }()
+	const want = `{"backend":"web","client":"127.0.0.1"}`
+	resp, err := http.Get("http://" + tcp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil || string(body) != want {
+		t.Errorf("HTTP: %q, %v; want %s", body, err, want)
+	}
+	conn, err := net.Dial("udp", udp.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for range 2 {
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		if n, err := conn.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Errorf("UDP: %q, %v; want %s", buf[:n], err, want)
+		}
+	}
+	_, _ = tcp.Close(), udp.Close()
+	for range 2 {
+		<-done
+	}
+	if _, err := answer("web", "@"); err == nil {
+		t.Error("an answer goes to a client without address")
+	}
+	if body, err := answer("web", "[::ffff:10.10.0.100]:80"); err != nil || string(body) != `{"backend":"web","client":"10.10.0.100"}` {
+		t.Errorf("on a socket of both families: %s, %v", body, err)
+	}
+}
+
+// TestBackendRefused: what a lab cannot do it says.
+func TestBackendRefused(t *testing.T) {
+	if err := Check(Options{KubeProxy: true, NoCluster: true}); !errors.Is(err, errNoCluster) {
+		t.Errorf("kube-proxy without a cluster: %v", err)
+	}
+	n := newNode(&Host{Name: "cp1", lab: &Lab{}}, 1)
+	if _, err := n.RunBackend(t.Context(), "web"); err == nil || !strings.Contains(err.Error(), "Options.KubeProxy") {
+		t.Errorf("a backend without a pod network: %v", err)
+	}
+	t.Setenv(backendEnv, "web")
+	if err := Check(Options{}); err == nil || !strings.Contains(err.Error(), "lab.Main") {
+		t.Errorf("a lab in a backend: %v", err)
 	}
 }

@@ -16,10 +16,16 @@ const rootlessEnv = "KUBE_VIP_LAB_USERNS"
 
 // Main runs the program in a way that allows it to make a lab, and returns its exit code: as it is when it is root
 // already, else as a copy of itself in a user namespace where it is. Where the kernel does not allow that it runs
-// as it is, and Check says why there can be no lab. It is the first thing that a TestMain or a main does:
+// as it is, and Check says why there can be no lab. A backend is a copy of the program too, and serves here. It is
+// the first thing that a TestMain or a main does:
 //
 //	func TestMain(m *testing.M) { os.Exit(lab.Main(m.Run)) }
 func Main(run func() int) int {
+	if b := os.Getenv(backendEnv); b != "" {
+		err := serveBackend(b)
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 1
+	}
 	if os.Getenv(rootlessEnv) != "" {
 		// The machine's /run belongs to its root; names of namespaces need one of ours.
 		// Some distributions allow the namespace and then nothing in it: Check says so, when a lab is asked for.

@@ -104,7 +104,11 @@ func (p *Pod) Get(ctx context.Context, url string) ([]byte, error) {
 
 // Metrics reads a Prometheus page from inside the node: each sample by its name with its labels, as it is printed.
 func (p *Pod) Metrics(ctx context.Context, url string) (map[string]float64, error) {
-	page, err := p.Get(ctx, url)
+	return p.Node.metrics(ctx, url)
+}
+
+func (h *Host) metrics(ctx context.Context, url string) (map[string]float64, error) {
+	page, err := h.fetch(ctx, url, nil)
 	if err != nil {
 		return nil, err
 	}
