@@ -1,0 +1,571 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kube-vip.io/kube-vip/pkg/svc"
+	"kube-vip.io/kube-vip/test/lab"
+)
+
+// services is a cluster whose instances care for Services, with kube-proxy and a backend on each node.
+type services struct {
+	*cluster
+	backends map[*lab.Node]*lab.Backend
+	numbered []netip.Addr // given to Services
+}
+
+// startServices runs `kube-vip manifest pod --services` on every node, beside the control plane's VIP.
+func startServices(t *testing.T, family lab.Family, flags ...string) *services {
+	t.Helper()
+	c := start(t, lab.Options{Family: family, KubeProxy: true}, append([]string{"--controlplane", "--services"}, flags...)...)
+	s := &services{cluster: c, backends: map[*lab.Node]*lab.Backend{}}
+	c.others = func(a netip.Addr) bool { return slices.Contains(s.numbered, a) }
+	for _, n := range c.Nodes {
+		b, err := n.RunBackend(within(t, patience), "web-"+n.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.backends[n] = b
+	}
+	s.settled(t)
+	return s
+}
+
+// everywhere are ready endpoints on all nodes.
+func (s *services) everywhere() []lab.Endpoint {
+	var all []*lab.Backend
+	for _, n := range s.Nodes {
+		all = append(all, s.backends[n])
+	}
+	return lab.Ready(all...)
+}
+
+// addrs are addresses for a Service, one in each family of the lab: number 1 is 10.10.0.101 and fd00:10:10::101.
+func (s *services) addrs(number int) []netip.Addr {
+	var list []netip.Addr
+	for _, v := range s.VIPs {
+		text := fmt.Sprintf("10.10.0.%d", 100+number)
+		if v.Is6() {
+			text = fmt.Sprintf("fd00:10:10::%d", 100+number)
+		}
+		list = append(list, netip.MustParseAddr(text))
+	}
+	s.numbered = append(s.numbered, list...)
+	return list
+}
+
+func asking(addrs []netip.Addr) map[string]string {
+	var texts []string
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return map[string]string{svc.AddressesAnnotation: strings.Join(texts, ",")}
+}
+
+// create makes a Service with these addresses and endpoints on every node.
+func (s *services) create(t *testing.T, name string, addrs []netip.Addr, change ...func(*corev1.Service)) *lab.Service {
+	t.Helper()
+	var annotations map[string]string
+	if len(addrs) > 0 {
+		annotations = asking(addrs)
+	}
+	service, err := s.CreateService(within(t, patience), name, annotations, change...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := service.SetEndpoints(within(t, patience), s.everywhere()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := service.Delete(context.WithoutCancel(t.Context())); err != nil {
+			t.Log(err)
+		}
+	})
+	return service
+}
+
+// on waits until one node holds every address, and the status says so, and returns it.
+func (s *services) on(t *testing.T, service *lab.Service, addrs []netip.Addr) *lab.Node {
+	t.Helper()
+	var holder *lab.Node
+	last := ""
+	err := lab.Wait(within(t, patience), "the Service is announced", func() (bool, error) {
+		holder, last = nil, ""
+		for _, a := range addrs {
+			nodes, err := s.Holders(a)
+			if err != nil || len(nodes) != 1 || holder != nil && nodes[0] != holder {
+				last = fmt.Sprintf("%v hold %s", nodes, a)
+				return false, err
+			}
+			holder = nodes[0]
+		}
+		got, err := service.Get(within(t, patience))
+		if err != nil {
+			return false, err
+		}
+		var listed []netip.Addr
+		for _, i := range got.Status.LoadBalancer.Ingress {
+			listed = append(listed, netip.MustParseAddr(i.IP))
+		}
+		last = fmt.Sprintf("status %+v, annotations %v", got.Status, got.Annotations)
+		return slices.Equal(listed, addrs) && got.Annotations[svc.HostAnnotation] == holder.Name &&
+			meta.IsStatusConditionTrue(got.Status.Conditions, svc.ConditionAnnounced), nil
+	})
+	if err != nil {
+		t.Fatalf("%v: %s", err, last)
+	}
+	return holder
+}
+
+// answersFor asks through each address, by TCP and UDP, until a backend has answered.
+func (s *services) answersFor(t *testing.T, addrs []netip.Addr) {
+	t.Helper()
+	for _, a := range addrs {
+		for _, network := range []string{"tcp", "udp"} {
+			var last error
+			if err := lab.Wait(within(t, patience), network+" through "+a.String(), func() (bool, error) {
+				_, last = s.Client.Ask(within(t, patience), network, netip.AddrPortFrom(a, lab.ServicePort))
+				return last == nil, nil
+			}); err != nil {
+				t.Fatalf("%v: %v", err, last)
+			}
+		}
+	}
+}
+
+// refused waits until the condition says why the Service has no address.
+func (s *services) refused(t *testing.T, service *lab.Service, reason, text string) {
+	t.Helper()
+	var last any
+	if err := lab.Wait(within(t, patience), "the Service's condition says "+text, func() (bool, error) {
+		got, err := service.Get(within(t, patience))
+		if err != nil {
+			return false, err
+		}
+		c := meta.FindStatusCondition(got.Status.Conditions, svc.ConditionAnnounced)
+		last = got.Status
+		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == reason && strings.Contains(c.Message, text) && len(got.Status.LoadBalancer.Ingress) == 0, nil
+	}); err != nil {
+		t.Fatalf("%v: %+v", err, last)
+	}
+}
+
+// nobody waits until no node has any of the addresses.
+func (s *services) nobody(t *testing.T, addrs []netip.Addr) {
+	t.Helper()
+	for _, a := range addrs {
+		if err := s.WaitNobody(within(t, patience), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// event waits for an Event on the Service.
+func (s *services) event(t *testing.T, service *lab.Service, reason, text string) {
+	t.Helper()
+	client, err := s.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	if err := lab.Wait(within(t, patience), "an Event "+reason, func() (bool, error) {
+		list, err := client.CoreV1().Events(service.Namespace).List(within(t, patience), metav1.ListOptions{FieldSelector: "involvedObject.name=" + service.Name})
+		if err != nil {
+			return false, err
+		}
+		seen = nil
+		for _, e := range list.Items {
+			seen = append(seen, e.Reason+": "+e.Message)
+			if e.Reason == reason && strings.Contains(e.Message, text) {
+				return true, nil
+			}
+		}
+		return false, nil
+	}); err != nil {
+		t.Fatalf("%v with %q; there are %q", err, text, seen)
+	}
+}
+
+func TestServices(t *testing.T) {
+	for _, family := range []lab.Family{lab.IPv4, lab.IPv6, lab.Dual} {
+		t.Run(string(family), func(t *testing.T) {
+			s := startServices(t, family)
+			testServices(t, s)
+		})
+	}
+}
+
+// TestServicesByLease does the same with a Lease for each Service.
+func TestServicesByLease(t *testing.T) {
+	s := startServices(t, lab.Dual, "--servicesElection")
+	testServices(t, s)
+	t.Run("spread over the nodes", func(t *testing.T) { servicesSpread(t, s) })
+}
+
+func testServices(t *testing.T, s *services) {
+	for _, scenario := range []struct {
+		name string
+		run  func(*testing.T, *services)
+	}{
+		{"announced, told and reached", serviceAnnounced},
+		{"the holder goes", serviceMoves},
+		{"refused, with the reason", serviceRefused},
+		{"an address shared", serviceShared},
+		{"not ours any more", serviceLeft},
+		{"no endpoints", serviceEndpoints},
+		{"out of a pool", servicePool},
+		{"externalTrafficPolicy Local", serviceLocal},
+		{"deleted while we were down", serviceDeletedUnseen},
+	} {
+		t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) })
+	}
+}
+
+func serviceAnnounced(t *testing.T, s *services) {
+	addrs := s.addrs(1)
+	service := s.create(t, "announced", addrs)
+	holder := s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+	got, err := service.Get(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range got.Status.LoadBalancer.Ingress {
+		if i.IPMode == nil || *i.IPMode != corev1.LoadBalancerIPModeVIP || len(i.Ports) != len(got.Spec.Ports) {
+			t.Errorf("the status says %+v", i)
+		}
+	}
+	s.event(t, service, svc.ReasonAnnounced, holder.Name)
+	// At rest nothing is written.
+	wait(t, 3*time.Second)
+	again, err := service.Get(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.ResourceVersion != got.ResourceVersion {
+		t.Errorf("the Service was written at rest: %s, then %s", got.ResourceVersion, again.ResourceVersion)
+	}
+}
+
+// serviceMoves: the holder stops, another holds; the status follows.
+func serviceMoves(t *testing.T, s *services) {
+	addrs := s.addrs(2)
+	service := s.create(t, "moves", addrs)
+	holder := s.on(t, service, addrs)
+	if err := s.pods[holder].Stop(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "another node holds", func() (bool, error) {
+		nodes, err := s.Holders(addrs[0])
+		return len(nodes) == 1 && nodes[0] != holder, err
+	})
+	next := s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+	s.event(t, service, svc.ReasonMoved, fmt.Sprintf("from node %s to node %s", holder.Name, next.Name))
+	s.run(t, holder, lab.PodOptions{})
+	s.settled(t)
+}
+
+func serviceRefused(t *testing.T, s *services) {
+	node := s.Nodes[0].Addr()
+	service := s.create(t, "refused", []netip.Addr{node})
+	s.refused(t, service, svc.ReasonRefused, node.String()+": it is an address of node "+s.Nodes[0].Name)
+	s.event(t, service, svc.ReasonRefused, node.String())
+
+	// What is asked for instead is had at once.
+	addrs := s.addrs(3)
+	if err := service.Change(within(t, patience), func(o *corev1.Service) { o.Annotations = asking(addrs) }); err != nil {
+		t.Fatal(err)
+	}
+	s.on(t, service, addrs)
+}
+
+// serviceShared: two Services on one address, then one whose port is taken, then the deletion of the first.
+func serviceShared(t *testing.T, s *services) {
+	addrs := s.addrs(4)
+	port := func(number int32) func(*corev1.Service) {
+		return func(o *corev1.Service) {
+			o.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Protocol: corev1.ProtocolTCP, Port: number}}
+		}
+	}
+	first, second := s.create(t, "first", addrs, port(80)), s.create(t, "second", addrs, port(81))
+	if a, b := s.on(t, first, addrs), s.on(t, second, addrs); a != b {
+		t.Errorf("one address, and %s and %s hold it", a, b)
+	}
+	third := s.create(t, "third", addrs, port(80))
+	s.refused(t, third, svc.ReasonRefused, "Service default/first has 80/TCP on "+addrs[0].String()+" already")
+	if err := first.Delete(within(t, patience)); err != nil {
+		t.Fatal(err)
+	}
+	s.on(t, third, addrs)
+	s.on(t, second, addrs)
+}
+
+// serviceLeft: what is not ours any more is cleared, and the addresses go.
+func serviceLeft(t *testing.T, s *services) {
+	for name, change := range map[string]func(*corev1.Service){
+		"ignored": func(o *corev1.Service) { o.Annotations[svc.IgnoreAnnotation] = "true" },
+		"another type": func(o *corev1.Service) {
+			o.Spec.Type = corev1.ServiceTypeClusterIP
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addrs := s.addrs(5)
+			service := s.create(t, "left", addrs)
+			s.on(t, service, addrs)
+			if err := service.Change(within(t, patience), change); err != nil {
+				t.Fatal(err)
+			}
+			s.nobody(t, addrs)
+			eventually(t, "the status is cleared", func() (bool, error) {
+				got, err := service.Get(within(t, patience))
+				if err != nil {
+					return false, err
+				}
+				_, hosted := got.Annotations[svc.HostAnnotation]
+				return len(got.Status.LoadBalancer.Ingress) == 0 && len(got.Status.Conditions) == 0 && !hosted, nil
+			})
+			if err := service.Delete(within(t, patience)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// serviceEndpoints: without any endpoint the addresses go, and come back with the first.
+func serviceEndpoints(t *testing.T, s *services) {
+	addrs := s.addrs(6)
+	service := s.create(t, "endpoints", addrs)
+	s.on(t, service, addrs)
+	if err := service.SetEndpoints(within(t, patience)); err != nil {
+		t.Fatal(err)
+	}
+	s.nobody(t, addrs)
+	s.refused(t, service, svc.ReasonWithdrawn, "no ready endpoint")
+	if err := service.SetEndpoints(within(t, patience), nil, lab.Ready(s.backends[s.Nodes[1]])); err != nil {
+		t.Fatal(err)
+	}
+	s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+}
+
+// servicePool: addresses are given out, a stranger's is not, what is released goes to the one that waits.
+func servicePool(t *testing.T, s *services) {
+	first, second, third := s.addrs(21), s.addrs(22), s.addrs(23)
+	var ranges []string
+	for i := range first {
+		ranges = append(ranges, first[i].String()+"-"+third[i].String())
+		// A stranger has the first of each range.
+		if err := s.Client.AddAddress(s.Client.Link, netip.PrefixFrom(first[i], first[i].BitLen())); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.Client.RemoveAddress(s.Client.Link, netip.PrefixFrom(first[i], first[i].BitLen())); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	client, err := s.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := client.CoreV1().ConfigMaps(svc.PoolNamespace)
+	if _, err := maps.Create(within(t, patience), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: svc.PoolConfigMap},
+		Data: map[string]string{"range-global": strings.Join(ranges, ","), "range-web": "10.0.0.300"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := maps.Delete(context.WithoutCancel(t.Context()), svc.PoolConfigMap, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}()
+	a := s.create(t, "pool-a", nil)
+	s.on(t, a, second)
+	s.answersFor(t, second)
+	s.event(t, a, svc.ReasonInUse, first[0].String()+" is in use by a stranger with the hardware address "+s.Client.MAC.String())
+	b := s.create(t, "pool-b", nil)
+	s.on(t, b, third)
+	c := s.create(t, "pool-c", nil)
+	s.refused(t, c, svc.ReasonExhausted, "pool range-global has no")
+	// A new leader keeps what was given.
+	holder := s.on(t, b, third)
+	if err := s.pods[holder].Stop(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "another node holds", func() (bool, error) {
+		nodes, err := s.Holders(third[0])
+		return len(nodes) == 1 && nodes[0] != holder, err
+	})
+	s.on(t, a, second)
+	s.on(t, b, third)
+	s.run(t, holder, lab.PodOptions{})
+	if err := a.Delete(within(t, patience)); err != nil {
+		t.Fatal(err)
+	}
+	s.on(t, c, second)
+}
+
+// serviceLocal: only a node with an endpoint holds, and the addresses follow the endpoint.
+func serviceLocal(t *testing.T, s *services) {
+	addrs := s.addrs(31)
+	service := s.create(t, "local", addrs, func(o *corev1.Service) { o.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal })
+	for _, n := range s.Nodes {
+		before := s.on(t, service, addrs)
+		began := time.Now()
+		if err := service.SetEndpoints(within(t, patience), lab.Ready(s.backends[n])); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the addresses are where the endpoint is", func() (bool, error) {
+			nodes, err := s.Holders(addrs[0])
+			return len(nodes) == 1 && nodes[0] == n, err
+		})
+		t.Logf("from %s to %s in %s", before, n, time.Since(began).Round(time.Millisecond))
+		if now := s.on(t, service, addrs); now != n {
+			t.Errorf("the endpoint is on %s, and %s holds", n, now)
+		}
+		s.answersFor(t, addrs)
+		for _, a := range addrs {
+			answer, err := s.Client.Ask(within(t, patience), "tcp", netip.AddrPortFrom(a, lab.ServicePort))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if own, err := s.Client.Has(answer.Client); err != nil || !own || answer.Backend != s.backends[n].Name {
+				t.Errorf("%s answered, and saw %s in place of the client (%v)", answer.Backend, answer.Client, err)
+			}
+		}
+	}
+	// A better endpoint elsewhere moves nothing as long as the one here serves.
+	holder, other := s.Nodes[2], s.Nodes[0]
+	if err := service.SetEndpoints(within(t, patience), lab.Terminating(s.backends[holder]), lab.Ready(s.backends[other])); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, time.Second)
+	if now := s.on(t, service, addrs); now != holder {
+		t.Errorf("the addresses went from %s to %s although the endpoint there still serves", holder, now)
+	}
+	if err := service.SetEndpoints(within(t, patience), lab.NotReady(s.backends[holder])); err != nil {
+		t.Fatal(err)
+	}
+	s.nobody(t, addrs)
+	s.refused(t, service, svc.ReasonWithdrawn, "no node has a ready endpoint")
+}
+
+// servicesSpread: with a Lease each, Services are held all over the cluster, and a Lease belongs to its Service.
+func servicesSpread(t *testing.T, s *services) {
+	const many = 30
+	var all []*lab.Service
+	for i := range many {
+		all = append(all, s.create(t, fmt.Sprintf("spread-%d", i), s.addrs(60+i)))
+	}
+	held := map[*lab.Node]int{}
+	for i, service := range all {
+		held[s.on(t, service, s.addrs(60+i))]++
+	}
+	for _, n := range s.Nodes {
+		t.Logf("%s holds %d of %d", n, held[n], many)
+		if held[n] == 0 {
+			t.Errorf("%s holds nothing", n)
+		}
+	}
+	client, err := s.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := client.CoordinationV1().Leases(all[0].Namespace).Get(within(t, patience), svc.LeasePrefix+all[0].Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owners := lease.OwnerReferences; len(owners) != 1 || owners[0].Kind != "Service" || owners[0].Name != all[0].Name {
+		t.Errorf("the Lease belongs to %+v", owners)
+	}
+}
+
+// serviceDeletedUnseen: nobody was there to see the deletion, and what is left of it goes all the same.
+func serviceDeletedUnseen(t *testing.T, s *services) {
+	addrs, others := s.addrs(7), s.addrs(8)
+	service, stays := s.create(t, "unseen", addrs), s.create(t, "stays", others)
+	holder := s.on(t, service, addrs)
+	s.on(t, stays, others)
+	for _, n := range s.Nodes {
+		if n != holder {
+			if err := s.pods[n].Stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// It is stopped the hard way, so that it leaves the addresses behind, and started again before they end.
+	if err := s.pods[holder].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Delete(within(t, patience)); err != nil {
+		t.Fatal(err)
+	}
+	s.nobody(t, addrs)
+	s.on(t, stays, others)
+	for _, n := range s.Nodes {
+		if n != holder {
+			s.run(t, n, lab.PodOptions{})
+		}
+	}
+	s.settled(t)
+}
+
+// TestOlderDaemonSet runs a DaemonSet that people have, with the ClusterRole that it brings along and nothing else: what
+// that does not allow is told once and done without.
+func TestOlderDaemonSet(t *testing.T) {
+	l := lab.New(t, lab.Options{KubeProxy: true, NodeLabels: map[string]string{"node-role.kubernetes.io/controlplane": "true"}})
+	manifest, err := os.ReadFile("testdata/daemonset-arp.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Nodes[0].Apply(within(t, patience), manifest, false); err != nil {
+		t.Fatal(err)
+	}
+	s := &services{cluster: &cluster{Lab: l, manifest: manifest, pods: map[*lab.Node]*lab.Pod{}}, backends: map[*lab.Node]*lab.Backend{}}
+	for _, n := range l.Nodes {
+		// It goes by the host's name, and the lab's hosts are one machine.
+		s.run(t, n, lab.PodOptions{Env: []string{"vip_nodename=" + n.Name}})
+		if s.backends[n], err = n.RunBackend(within(t, patience), "web-"+n.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addrs := s.addrs(1)
+	// The rights are for Endpoints, which the endpoint controller keeps beside the slices.
+	service := s.create(t, "older", addrs, func(o *corev1.Service) { o.Annotations[svc.EndpointlessAnnotation] = "true" })
+	holder := s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+	for _, want := range []string{"not allowed to watch endpointslices", "not allowed to patch services/status", "not allowed to write Events"} {
+		if _, err := s.pods[holder].WaitLog(within(t, patience), want); err != nil {
+			t.Error(err)
+		}
+		count := 0
+		for _, line := range s.pods[holder].Output() {
+			if strings.Contains(line.Text, want) {
+				count++
+			}
+		}
+		if count != 1 {
+			t.Errorf("%q is said %d times", want, count)
+		}
+	}
+	if err := s.pods[holder].Stop(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "another node holds", func() (bool, error) {
+		nodes, err := s.Holders(addrs[0])
+		return len(nodes) == 1 && nodes[0] != holder, err
+	})
+	s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+}
