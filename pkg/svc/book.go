@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -18,8 +19,13 @@ type book struct {
 	has     map[string]holding
 	waiting map[netip.Addr]map[string]struct{} // Services that were refused an address for another's sake
 	waits   map[string][]netip.Addr
-	hungry  map[string]struct{} // Services for which no pool had an address left
+	hungry  map[string]struct{}      // Services for which no pool had an address left
+	freed   map[netip.Addr]time.Time // when nobody was to have an address any more
 }
+
+// farewell is how long a node may still answer for an address that it is not to have any more: until it has heard of
+// that, and at the latest until the address ends in its kernel.
+const farewell = 15 * time.Second
 
 type holding struct {
 	addrs []netip.Addr
@@ -28,7 +34,7 @@ type holding struct {
 
 func newBook() *book {
 	return &book{Allocator: pool.NewAllocator(), has: map[string]holding{}, waiting: map[netip.Addr]map[string]struct{}{},
-		waits: map[string][]netip.Addr{}, hungry: map[string]struct{}{}}
+		waits: map[string][]netip.Addr{}, hungry: map[string]struct{}{}, freed: map[netip.Addr]time.Time{}}
 }
 
 // tenant is s as the Allocator knows it.
@@ -60,6 +66,11 @@ func (b *book) clash(t pool.Service, addr netip.Addr) string {
 // set says what a Service has now. It returns those who were waiting for what it has no more.
 func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 	before := b.has[t.Name]
+	for _, a := range before.addrs {
+		if !slices.Contains(addrs, a) {
+			b.freed[a] = time.Now()
+		}
+	}
 	same := slices.Equal(before.ports, t.Ports)
 	if same && slices.Equal(before.addrs, addrs) {
 		return nil
@@ -98,6 +109,13 @@ func (b *book) forget(name string) (free []string) {
 	delete(b.waits, name)
 	delete(b.hungry, name)
 	return free
+}
+
+// lately says whether a node of ours may still answer for addr, since some Service had it a moment ago.
+func (b *book) lately(addr netip.Addr) bool {
+	maps.DeleteFunc(b.freed, func(_ netip.Addr, at time.Time) bool { return time.Since(at) > farewell })
+	_, was := b.freed[addr]
+	return was
 }
 
 // earlier orders Services by their right to an address: who has one, and else who came first.

@@ -33,6 +33,8 @@ const (
 	providerEvery = 15 * time.Second
 	// strangerFor is how long an address is not given out that somebody else was found to have.
 	strangerFor = 10 * time.Minute
+	// freedAgain is the time until an address is tried again that one of our own nodes still has.
+	freedAgain = time.Second
 	// trials is how many addresses are tried on the wire at the same time.
 	trials = 256
 )
@@ -172,6 +174,13 @@ func (s *supply) taken(addr netip.Addr) bool {
 	return is
 }
 
+// avoid has an address not given out for a while.
+func (s *supply) avoid(addr netip.Addr, mac net.HardwareAddr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strangers[addr] = stranger{mac, time.Now().Add(strangerFor)}
+}
+
 // outcome is what came of the last trial for a Service, once.
 func (s *supply) outcome(key string) (outcome, bool) {
 	s.mu.Lock()
@@ -202,9 +211,6 @@ func (s *supply) try(service *corev1.Service, vips []vip.VIP, known []netip.Addr
 			return
 		}
 		s.mu.Lock()
-		if o.mac != nil {
-			s.strangers[o.addr] = stranger{o.mac, time.Now().Add(strangerFor)}
-		}
 		s.outcomes[key(service)] = o
 		s.mu.Unlock()
 		s.again(key(service))
@@ -262,7 +268,11 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if o, is := c.supply.outcome(name); is {
 		r.trying = false
 		switch {
+		case o.mac != nil && c.book.lately(o.addr):
+			c.queue.AddAfter(name, freedAgain) // it is one of our own nodes, which has not heard yet
+			return "", ""
 		case o.mac != nil:
+			c.supply.avoid(o.addr, o.mac)
 			text := fmt.Sprintf("%s is in use by a stranger with the hardware address %s: another one is tried", o.addr, o.mac)
 			c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
 			c.writer.events.warn(s, ReasonInUse, text)
@@ -290,6 +300,7 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if err != nil {
 		c.book.hungry[name] = struct{}{}
 		if errors.Is(err, pool.ErrExhausted) {
+			c.queue.AddAfter(name, strangerFor) // one that a stranger has may be free then
 			return ReasonExhausted, oneLine(err)
 		}
 		return ReasonNoAddress, oneLine(err)

@@ -401,6 +401,8 @@ func (c *Controller) reconcile(key string) {
 		if p.Because, p.Reason = c.provide(s, r, p); p.Reason == "" && !p.Announced {
 			return // it is not over
 		}
+	} else {
+		r.trying = false // what was tried is written
 	}
 	if !r.failed {
 		c.queue.Forget(key)
@@ -514,8 +516,10 @@ func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) erro
 // placement is where the Service's addresses go.
 func (c *Controller) placement(s *corev1.Service) vip.Placement {
 	at := c.o.Placement
-	if name := c.book.Pools().Interface(s.Namespace); name != "" {
-		at.Interface, at.Setting = name, "ConfigMap "+PoolConfigMap+", interface-"+s.Namespace
+	if name := c.book.Pools().Interface(s.Namespace); name == "auto" {
+		at.Interface = ""
+	} else if name != "" {
+		at.Interface, at.Setting = name, "ConfigMap "+PoolConfigMap
 	}
 	switch name := strings.TrimSpace(s.Annotations[InterfaceAnnotation]); name {
 	case "":
