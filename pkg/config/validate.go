@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -74,8 +75,16 @@ func (l *Loaded) checkServices() (problems []error) {
 		}
 		return c.Kubernetes.Namespace + "/" + lease
 	}
-	if c.ControlPlane.Enable && in(c.Election.LeaseName) == in(c.Services.LeaseName) && !l.anyBad("leaseName", "servicesLeaseName", "namespace") {
+	if !c.ControlPlane.Enable || l.anyBad("leaseName", "servicesLeaseName", "namespace") {
+		return problems
+	}
+	one, other := in(c.Election.LeaseName), in(c.Services.LeaseName)
+	switch {
+	case one == other:
 		problems = append(problems, fmt.Errorf("%s and %s are the same Lease: one election for the control plane and Services is not supported yet by this version; give each its own",
+			l.at("leaseName"), l.at("servicesLeaseName")))
+	case path.Base(one) == path.Base(other):
+		problems = append(problems, fmt.Errorf("%s and %s have one name, and metrics tell Leases apart by name alone: give each its own",
 			l.at("leaseName"), l.at("servicesLeaseName")))
 	}
 	return problems
