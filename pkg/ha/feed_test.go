@@ -9,6 +9,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // listener is a core that joined a feed.
@@ -86,8 +87,12 @@ func TestFeedJoin(t *testing.T) {
 				for _, do := range tt.events {
 					do(f)
 				}
-				if got := listen(f).say(); got != tt.want {
+				l := listen(f)
+				if got := l.say(); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
+				}
+				if l.lease == nil && l.version != f.version {
+					t.Errorf("absent as of version %q, want %q", l.version, f.version)
 				}
 			})
 		})
@@ -121,6 +126,9 @@ func TestFeedTells(t *testing.T) {
 		want("revoked, wake 5.25s")
 		f.changed(record("", 21, 0))
 		want("revoked, update")
+		if f.version != "21" {
+			t.Errorf("at version %s after version 21", f.version)
+		}
 		l.part()
 		f.changed(record("node-2", 22, 0))
 		want("revoked, update")
@@ -150,6 +158,37 @@ func TestFeedLearnsFromWhoParts(t *testing.T) {
 		late.part()
 		if got := listen(f).say(); got != "revoked, create" {
 			t.Errorf("joined after it was deleted: %q", got)
+		}
+	})
+}
+
+// What an Election of this process wrote before another one joined is not taken for a namesake's, however late the
+// feed shows it.
+func TestElectionKnowsItsPredecessorsWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+		renewedAt := func(version int, at time.Time) *coordinationv1.Lease {
+			l := record("node-1", version, 0)
+			l.Spec.RenewTime = new(metav1.NewMicroTime(at))
+			return l
+		}
+		began := time.Now()
+		f.listed([]coordinationv1.Lease{*renewedAt(8, began)}, "9")
+		time.Sleep(time.Second)
+		e := newElection(Options{Namespace: lockKey.Namespace, Name: lockKey.Name, Identity: "node-1", Timing: fast, Log: (&notebook{}).log()})
+		e.company = &company{feed: f}
+		defer e.join(t.Context())()
+		show := func(l *coordinationv1.Lease) {
+			go f.changed(l)
+			(<-e.events)()
+		}
+		show(renewedAt(10, began.Add(500*time.Millisecond)))
+		if e.core.namesake {
+			t.Error("our own earlier renewal is taken for another's")
+		}
+		show(renewedAt(11, time.Now().Add(time.Second)))
+		if !e.core.namesake {
+			t.Error("another's renewal is taken for ours")
 		}
 	})
 }

@@ -252,6 +252,24 @@ func squadron(t *testing.T, s *apiServer, l *ledger, nodes, leases int, change f
 	return list
 }
 
+// bestHas is how many Leases are held by the node that is first in rank for them.
+func bestHas(l *ledger, nodes []*vessel, leases int) (n int) {
+	var names []string
+	for _, v := range nodes {
+		names = append(names, v.name)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range leases {
+		for node, until := range l.until[web(i).Mandate()] {
+			if until.After(time.Now()) && rankOf(web(i), node, names) == 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 func calls(list []*vessel) map[string]int {
 	sum := map[string]int{}
 	for _, v := range list {
@@ -414,8 +432,8 @@ func TestFleetsSpread(t *testing.T) {
 						t.Errorf("%s has %d of %d", node, n, leases)
 					}
 				}
-				if n := calls(nodes)["get"]; n > leases/10 {
-					t.Errorf("%d reads: the ranks do not keep candidates apart", n)
+				if n := bestHas(l, nodes, leases); n < leases*9/10 {
+					t.Errorf("%d of %d Leases are on the node that is the best for them", n, leases)
 				}
 				l.check(t)
 				t.Log(l.count(), calls(nodes))
@@ -427,28 +445,33 @@ func TestFleetsSpread(t *testing.T) {
 // The first in rank gets a Lease that is free, whoever saw it first.
 func TestFleetRank(t *testing.T) {
 	bubble(t, func(t *testing.T) {
+		const leases = 20
 		s, l := newAPIServer(), newLedger()
 		var nodes []*vessel
 		for i := range 3 {
-			v := launch(t, s, l, fmt.Sprintf("node-%d", i+1), nil)
-			c := web(0)
-			c.Rank = (i + 1) % 3
-			v.stand(t, c)
-			nodes = append(nodes, v)
+			nodes = append(nodes, launch(t, s, l, fmt.Sprintf("node-%d", i+1), nil))
 		}
-		within(t, 100*time.Millisecond, "the best ranked has it", func() bool { return l.count()["node-3"] == 1 })
+		rank := func(ranks ...int) {
+			for i, rank := range ranks {
+				for j := range leases {
+					c := web(j)
+					c.Rank = rank
+					nodes[i].stand(t, c)
+				}
+			}
+		}
+		rank(1, 2, 0)
+		within(t, 200*time.Millisecond, "the best ranked has all", func() bool { return l.count()["node-3"] == leases })
 		time.Sleep(time.Second)
-		// A better candidate is no reason to let go.
-		c := web(0)
-		nodes[0].stand(t, c)
-		c.Rank = 2
-		nodes[2].stand(t, c)
+		rank(2, 0, 1) // a better candidate is no reason to let go
 		time.Sleep(10 * time.Second)
-		if l.count()["node-3"] != 1 || l.moved() != 1 {
-			t.Errorf("it moved: %v", l.count())
+		if l.count()["node-3"] != leases || l.moved() != leases {
+			t.Errorf("%d moves to %v", l.moved()-leases, l.count())
 		}
-		nodes[2].Leave(c.Namespace, c.Name)
-		within(t, 100*time.Millisecond, "the new best has it", func() bool { return l.count()["node-1"] == 1 })
+		for j := range leases {
+			nodes[2].Leave("default", web(j).Name)
+		}
+		within(t, 200*time.Millisecond, "the new best has all", func() bool { return l.count()["node-2"] == leases })
 		l.check(t)
 	})
 }
@@ -1021,8 +1044,20 @@ func TestFleetBesideClientGo(t *testing.T) {
 				t.Errorf("holder %+v", h)
 			}
 		}
-		if _, ok := v.Holder("default", "nothing"); ok {
-			t.Error("somebody holds what is not there")
+		node := record("node-7", 0, 0)
+		node.Namespace, node.ResourceVersion = "kube-node-lease", ""
+		member := record("node-7", 0, 0)
+		member.Name, member.ResourceVersion, member.Labels = MemberPrefix+"node-7", "", map[string]string{MemberLabel: "true"}
+		for _, l := range []*coordinationv1.Lease{node, member} {
+			if _, err := s.create(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		for _, k := range []types.NamespacedName{{Namespace: "default", Name: "nothing"}, key(node), key(member)} {
+			if h, ok := v.Holder(k.Namespace, k.Name); ok {
+				t.Errorf("%s is held by %+v; want it not watched", k, h)
+			}
 		}
 	})
 }

@@ -54,6 +54,48 @@ func TestTimingPace(t *testing.T) {
 	}
 }
 
+// What a call is for, and by when it is to be made.
+func TestErrand(t *testing.T) {
+	ours, theirs, free := record("node-1", 10, 0), record("node-2", 10, 0), record("", 10, 0)
+	hold := all(reads(nil), func(b *bench) { b.decide() }, accepted(10, 0))
+	later := func(s float64, e event) event { return func(b *bench) { b.now = at(seconds(s)); e(b) } }
+	for _, tt := range []struct {
+		name   string
+		do     event
+		asked  float64
+		errand errand
+		by     float64 // seconds; zero for before all
+	}{
+		{"a claim waits as if it had a mandate since it was asked for", watched(free), 2, claim, 5},
+		{"and one for a Lease that is not there", reads(nil), 2, claim, 5},
+		{"and one for an expired Lease", all(watched(theirs), later(6, nothing)), 2, claim, 5},
+		{"a renewal is to come before the mandate's end", all(hold, later(1.5, nothing)), 1, renewal, 3},
+		{"a read too, if a renewal waits for it", all(hold, refusedWrite, later(1.5, nothing)), 1.2, renewal, 3},
+		{"without a mandate a read waits like a claim, and takes no room", all(watched(free), refusedWrite), 2, renewal, 5},
+		{"what was ours before a restart is overdue", watched(ours), 2, renewal, 2},
+		{"our Lease without a mandate is a claim", all(hold, later(4, nothing)), 3.5, claim, 6.5},
+		{"giving up comes before all", all(hold, stop, func(b *bench) { b.decide() }, addressesOff), 2, farewell, 0},
+		{"and so does the read that it waits for", all(hold, stop, func(b *bench) { b.decide() }, addressesOff, abortedWrite), 2, farewell, 0},
+		{"of an instance that is not able too", all(hold, is(Unable), func(b *bench) { b.decide() }, addressesOff), 2, farewell, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench()
+			tt.do(b)
+			d := b.decide()
+			if d.write == writeNothing {
+				t.Fatalf("nothing to be written: %s", say(d))
+			}
+			want := at(seconds(tt.by))
+			if tt.by == 0 {
+				want = time.Time{}
+			}
+			if e, by := b.errand(d, at(seconds(tt.asked))); e != tt.errand || !by.Equal(want) {
+				t.Errorf("%s: errand %d by %s, want %d by %s", say(d), e, by.Sub(epoch), tt.errand, want.Sub(epoch))
+			}
+		})
+	}
+}
+
 // crew is a pace with named turns.
 type crew struct {
 	*pace

@@ -113,18 +113,14 @@ func (t *turn) hold(holds bool) {
 	l := t.turns
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.holdLocked(holds)
-	l.serve(time.Now())
-}
-
-func (t *turn) holdLocked(holds bool) {
 	switch {
 	case holds && !t.holds:
-		t.turns.pace.held++
+		l.pace.held++
 	case !holds && t.holds:
-		t.turns.pace.held--
+		l.pace.held--
 	}
 	t.holds = holds
+	l.serve(time.Now())
 }
 
 // leave is the last that is heard of t, after its last call has ended.
@@ -136,7 +132,6 @@ func (t *turn) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.passLocked()
-	t.holdLocked(false)
 	l.serve(time.Now())
 }
 
