@@ -17,6 +17,7 @@ import (
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,11 +56,13 @@ type ProberOptions struct {
 // RFC 4862 §5.4.2. It needs the capability NET_RAW and no other.
 //
 // Its methods may be called from any goroutine. However many addresses are probed at once, there is one socket for
-// each link and family, and while none is there is nothing: no socket and no goroutine.
+// each link and family, and when all have ended there is nothing left: no socket and no goroutine.
 type Prober struct {
 	attempts         int
 	interval, listen time.Duration
 	log              *slog.Logger
+	// listing is the question for this node's links.
+	listing singleflight.Group
 
 	// mu guards the field below and what the ears say that it guards. It is not held across a system call.
 	mu   sync.Mutex
@@ -271,17 +274,32 @@ func (p *Prober) stranger(q *question) (net.HardwareAddr, error) {
 	if len(macs) == 0 {
 		return nil, nil
 	}
-	// Asked for only now: hardly anybody ever answers, and a node may have hundreds of links.
-	links, err := net.Interfaces()
+	own, err := p.ownMACs()
 	if err != nil {
-		return nil, fmt.Errorf("list this node's links: %w", err)
+		return nil, err
 	}
 	for _, mac := range macs {
-		if !slices.ContainsFunc(links, func(l net.Interface) bool { return slices.Equal(l.HardwareAddr, mac[:]) }) {
+		if !own[mac] {
 			return mac[:], nil
 		}
 	}
 	return nil, nil
+}
+
+// ownMACs returns the hardware addresses of all links of this node, as of now: hardly anybody ever answers, so there is
+// nothing to be gained from keeping them. Those who ask at the same time share the question, which takes a socket.
+func (p *Prober) ownMACs() (map[MAC]bool, error) {
+	list, err, _ := p.listing.Do("", func() (any, error) { return net.Interfaces() })
+	if err != nil {
+		return nil, fmt.Errorf("list this node's links: %w", err)
+	}
+	own := map[MAC]bool{}
+	for _, l := range list.([]net.Interface) {
+		if len(l.HardwareAddr) == len(MAC{}) {
+			own[MAC(l.HardwareAddr)] = true
+		}
+	}
+	return own, nil
 }
 
 // join returns the ear of a medium, which the caller must leave.
