@@ -330,8 +330,9 @@ func TestLinkChanges(t *testing.T) {
 				test.change(t, s)
 				began := time.Now()
 				awaitForm(t, s, "10.0.0.10", test.want, "reply")
-				if took := time.Since(began); took > time.Second {
-					t.Errorf("announced %v after the change, want within a second", took)
+				// It looks once in a second; on a busy machine it is late.
+				if took := time.Since(began); took > 10*watch {
+					t.Errorf("announced %v after the change, want within a second or so", took)
 				}
 				awaitForm(t, s, "2001:db8::10", test.want, "advertisement")
 			})
