@@ -115,7 +115,10 @@ func (k *fakeKernel) String() string {
 }
 
 func (k *fakeKernel) Put(v VIP, valid time.Duration) error {
-	err := k.begin("put")
+	return k.named(v, valid, k.begin("put"))
+}
+
+func (k *fakeKernel) named(v VIP, valid time.Duration, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err == nil {
@@ -125,6 +128,25 @@ func (k *fakeKernel) Put(v VIP, valid time.Duration) error {
 		return fmt.Errorf("add %s to %s: %w", v.Prefix, v.Link, err)
 	}
 	return nil
+}
+
+// PutAll is one system call.
+func (k *fakeKernel) PutAll(puts []Put) (errs []error) {
+	err := k.begin("put")
+	k.mu.Lock()
+	k.calls["put"] += len(puts) - 1
+	k.mu.Unlock()
+	for _, p := range puts {
+		errs = append(errs, k.named(p.VIP, p.Valid, err))
+	}
+	return errs
+}
+
+func (k *fakeKernel) RemoveAll(list []Address) (errs []error) {
+	for _, a := range list {
+		errs = append(errs, k.Remove(a))
+	}
+	return errs
 }
 
 func (k *fakeKernel) put(v VIP, valid time.Duration) error {

@@ -37,6 +37,12 @@ type Address struct {
 	index int
 }
 
+// Put is a VIP that is to be on its link, and for how long.
+type Put struct {
+	VIP   VIP
+	Valid time.Duration
+}
+
 // Errors that a caller branches on.
 var (
 	// ErrNoLink says that the interface does not exist (now).
@@ -53,8 +59,12 @@ type Kernel interface {
 	// rounded up to the kernel's whole seconds and is at least one. Putting twice is the same as putting once.
 	// It fails with ErrNoLink, and with ErrNotOurs when the address is there without our mark, which it leaves alone.
 	Put(v VIP, valid time.Duration) error
+	// PutAll is Put for each of many, and costs less. The errors are in the order of puts.
+	PutAll(puts []Put) []error
 	// Remove takes a, which must be ours, off its link. An address that is gone already is no error.
 	Remove(a Address) error
+	// RemoveAll is Remove for each of many, and costs less. The errors are in the order of list.
+	RemoveAll(list []Address) []error
 	// Watch calls changed, from one goroutine, when a link or an address may have changed, until ctx ends. What
 	// changed between two Watches is not told.
 	Watch(ctx context.Context, changed func()) error

@@ -56,6 +56,42 @@ var kernelCases = []struct {
 	name  string
 	check func(*testing.T, node)
 }{
+	{"many are put, renewed and removed in one go", func(t *testing.T, n node) {
+		n.addAddress("eth0", "10.7.0.3/32")
+		vips := many(2*exchangeBatch + 7)
+		vips[4].Link = "eth7"
+		vips[6].Prefix = netip.MustParsePrefix("10.7.9.9/24")
+		var puts []Put
+		for _, v := range vips {
+			puts = append(puts, Put{v, 60 * time.Second})
+		}
+		puts = append(puts, Put{VIP{Prefix: netip.MustParsePrefix("10.7.0.3/32"), Link: "eth0", Via: "eth0"}, time.Minute})
+		for _, round := range []string{"added", "renewed"} {
+			for i, err := range n.PutAll(puts) {
+				want := map[int]error{4: ErrNoLink, len(vips): ErrNotOurs}[i]
+				if !errors.Is(err, want) {
+					t.Fatalf("%s: %s is answered by %v, want %v", round, puts[i].VIP, err, want)
+				}
+			}
+		}
+		addrs, err := n.Addresses()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = slices.DeleteFunc(addrs, func(a Address) bool { return !a.Ours })
+		if len(addrs) != len(vips)-1 {
+			t.Errorf("%d addresses are ours, want %d", len(addrs), len(vips)-1)
+		}
+		again := slices.Clone(addrs)
+		again[0].index = 0                 // as of one who knows it by name only
+		again = append(again, addrs[1:]...) // which are gone by then
+		if err := errors.Join(n.RemoveAll(again)...); err != nil {
+			t.Error(err)
+		}
+		if addrs, err = n.Addresses(); err != nil || slices.ContainsFunc(addrs, func(a Address) bool { return a.Ours }) {
+			t.Errorf("left: %v, %v", addrs, err)
+		}
+	}},
 	{"an address that was put is listed as ours", func(t *testing.T, n node) {
 		for _, v := range both("eth0") {
 			put(t, n, v, 30*time.Second)

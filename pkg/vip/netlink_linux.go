@@ -452,10 +452,23 @@ func parseAddress(m []byte) (address, bool) {
 func (n *Netlink) Put(v VIP, valid time.Duration) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.putNamed(v, valid)
+}
+
+func (n *Netlink) putNamed(v VIP, valid time.Duration) error {
 	if err := n.put(v, valid); err != nil {
 		return fmt.Errorf("add %s to %s: %w", v.Prefix, v.Link, err)
 	}
 	return nil
+}
+
+// scopeOf is the scope that v gets on l.
+func scopeOf(l Link, v VIP) scope {
+	// Of IPv6 the kernel reports the scope of the address itself, whatever was asked for.
+	if l.Loopback && !v.Global && v.Addr().Is4() {
+		return unix.RT_SCOPE_HOST
+	}
+	return unix.RT_SCOPE_UNIVERSE
 }
 
 func (n *Netlink) put(v VIP, valid time.Duration) error {
@@ -463,11 +476,7 @@ func (n *Netlink) put(v VIP, valid time.Duration) error {
 	if err != nil {
 		return err
 	}
-	at, wanted := spot{l.Index, v.Prefix}, scope(unix.RT_SCOPE_UNIVERSE)
-	// Of IPv6 the kernel reports the scope of the address itself, whatever was asked for.
-	if l.Loopback && !v.Global && v.Addr().Is4() {
-		wanted = unix.RT_SCOPE_HOST
-	}
+	at, wanted := spot{l.Index, v.Prefix}, scopeOf(l, v)
 	if is, ours := n.own[at]; ours && is == wanted {
 		return n.add(l, v, valid, wanted, unix.NLM_F_REPLACE)
 	}
@@ -519,8 +528,51 @@ func (n *Netlink) spareSecondaries(l Link) error {
 	return err
 }
 
-// add sends one RTM_NEWADDR. The caller holds mu.
-func (n *Netlink) add(l Link, v VIP, valid time.Duration, s scope, how int) error {
+// PutAll is Put for each of many, in few system calls. What the kernel does not take at once is tried by Put.
+func (n *Netlink) PutAll(puts []Put) []error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	links := map[string]Link{}
+	errs := make([]error, len(puts))
+	var messages []*nl.NetlinkRequest
+	var of []int // which of puts
+	for i, p := range puts {
+		l, known := links[p.VIP.Link]
+		if !known {
+			var err error
+			if l, err = n.link(p.VIP.Link); err != nil {
+				errs[i] = fmt.Errorf("add %s to %s: %w", p.VIP.Prefix, p.VIP.Link, err)
+				continue
+			}
+			links[p.VIP.Link] = l
+		}
+		wanted := scopeOf(l, p.VIP)
+		is, ours := n.own[spot{l.Index, p.VIP.Prefix}]
+		how := 0
+		switch {
+		case ours && is == wanted:
+			how = unix.NLM_F_REPLACE
+		case !ours && p.VIP.Prefix.IsSingleIP():
+			how = unix.NLM_F_EXCL
+		default:
+			errs[i] = n.putNamed(p.VIP, p.Valid)
+			continue
+		}
+		messages, of = append(messages, n.newAddress(l, p.VIP, p.Valid, wanted, how)), append(of, i)
+	}
+	for j, err := range n.exchange(messages) {
+		p := puts[of[j]]
+		if l := links[p.VIP.Link]; err == nil {
+			n.own[spot{l.Index, p.VIP.Prefix}] = scopeOf(l, p.VIP)
+			continue
+		}
+		errs[of[j]] = n.putNamed(p.VIP, p.Valid)
+	}
+	return errs
+}
+
+// newAddress is one RTM_NEWADDR.
+func (n *Netlink) newAddress(l Link, v VIP, valid time.Duration, s scope, how int) *nl.NetlinkRequest {
 	msg := nl.NewIfAddrmsg(unix.AF_INET)
 	flags := uint32(unix.IFA_F_NOPREFIXROUTE)
 	if v.Addr().Is6() {
@@ -546,7 +598,12 @@ func (n *Netlink) add(l Link, v VIP, valid time.Duration, s scope, how int) erro
 	case v.Addr().Is4() && len(l.Name)+len(labelSuffix) < unix.IFNAMSIZ:
 		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix)))
 	}
-	if _, err := n.execute(req, 0); err != nil {
+	return req
+}
+
+// add sends one RTM_NEWADDR. The caller holds mu.
+func (n *Netlink) add(l Link, v VIP, valid time.Duration, s scope, how int) error {
+	if _, err := n.execute(n.newAddress(l, v, valid, s, how), 0); err != nil {
 		return explain(err, v)
 	}
 	n.own[spot{l.Index, v.Prefix}] = s
@@ -562,6 +619,32 @@ func (n *Netlink) Remove(a Address) error {
 		return fmt.Errorf("remove %s from %s: %w", a.Prefix, a.Link, err)
 	}
 	return nil
+}
+
+// RemoveAll is Remove for each of many, in few system calls. What the kernel does not do at once is tried by Remove.
+func (n *Netlink) RemoveAll(list []Address) []error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	errs := make([]error, len(list))
+	var messages []*nl.NetlinkRequest
+	var of []int // which of list
+	for i, a := range list {
+		if a.Ours && a.index != 0 {
+			messages, of = append(messages, delAddress(spot{a.index, a.Prefix})), append(of, i)
+		} else if err := n.takeOff(a); err != nil && !errors.Is(err, ErrNoLink) {
+			errs[i] = fmt.Errorf("remove %s from %s: %w", a.Prefix, a.Link, err)
+		}
+	}
+	for j, err := range n.exchange(messages) {
+		a := list[of[j]]
+		at := spot{a.index, a.Prefix}
+		if err == nil {
+			delete(n.own, at)
+		} else if err := n.remove(at); err != nil {
+			errs[of[j]] = fmt.Errorf("remove %s from %s: %w", a.Prefix, a.Link, err)
+		}
+	}
+	return errs
 }
 
 func (n *Netlink) takeOff(a Address) error {
@@ -583,8 +666,8 @@ func (n *Netlink) takeOff(a Address) error {
 	return n.remove(at)
 }
 
-// remove sends one RTM_DELADDR. The caller holds mu.
-func (n *Netlink) remove(at spot) error {
+// delAddress is one RTM_DELADDR.
+func delAddress(at spot) *nl.NetlinkRequest {
 	msg := nl.NewIfAddrmsg(unix.AF_INET)
 	if at.prefix.Addr().Is6() {
 		msg.Family = unix.AF_INET6
@@ -596,7 +679,12 @@ func (n *Netlink) remove(at spot) error {
 	raw := at.prefix.Addr().AsSlice()
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
-	_, err := n.execute(req, 0)
+	return req
+}
+
+// remove sends one RTM_DELADDR. The caller holds mu.
+func (n *Netlink) remove(at spot) error {
+	_, err := n.execute(delAddress(at), 0)
 	switch {
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		err = nil // gone already, alone or with its link

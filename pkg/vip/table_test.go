@@ -1280,7 +1280,13 @@ func TestStopped(t *testing.T) {
 	for _, call := range []string{"list", "put"} {
 		t.Run("before "+call, func(t *testing.T) {
 			bubble(t, func(r *rig) {
-				r.Claim("cp", "lease", []VIP{on("10.0.0.10/32 eth0"), on("10.0.0.11/32 eth0")})
+				// One more than are put in one go.
+				var vips []VIP
+				for i := range batchSize + 1 {
+					vips = append(vips, on(fmt.Sprintf("10.0.0.%d/32 eth0", 10+i)))
+				}
+				last := vips[batchSize].String()
+				r.Claim("cp", "lease", vips)
 				r.run()
 				stopped := false
 				r.kernel.faults(func(c string) error {
@@ -1296,7 +1302,7 @@ func TestStopped(t *testing.T) {
 				r.holds()
 				for _, line := range r.recorded() {
 					// Nothing helps against a stop between the look at the clock and the put itself.
-					if strings.HasPrefix(line, "put") && (call == "list" || strings.Contains(line, "10.0.0.11")) {
+					if strings.HasPrefix(line, "put") && (call == "list" || strings.Contains(line, last)) {
 						t.Errorf("put after the mandate's end: %s", line)
 					}
 					if strings.HasPrefix(line, "sync [1") {
