@@ -104,7 +104,24 @@ func (k *cluster) generate(ctx context.Context, args ...string) ([]byte, error) 
 	return out, nil
 }
 
+// woes are the warnings and errors that the instances logged: what they said, and how often.
+func (k *cluster) woes() []string {
+	counts := map[string]int{}
+	for _, line := range k.grep("level=warn", "level=error", "panic", "fatal error") {
+		counts[message(line)]++
+	}
+	var all []string
+	for msg, n := range counts {
+		all = append(all, fmt.Sprintf("%d × %s", n, msg))
+	}
+	slices.Sort(all)
+	return all
+}
+
 func (k *cluster) close() error {
+	for _, text := range k.woes() {
+		k.log.Info("the instances said", "what", text)
+	}
 	if k.statuses != nil {
 		k.statuses.close()
 	}
