@@ -83,6 +83,7 @@ type leaseResult struct {
 	moved      time.Duration
 	soaked     *soaked
 	outcome    string
+	steady     bool // in the outcome: what is held stays, and nothing moves
 	err        error
 }
 
@@ -260,11 +261,13 @@ func (k *cluster) crowd(ctx context.Context, c config, r *leaseResult, began tim
 		r.outcome = fmt.Sprintf("runs; %d of %s Services announced after %s", count, thousands(r.services), crowdTime)
 	}
 	r.outcome += fmt.Sprintf("; in the next %s from %d to %d addresses are held, at last %s on the three nodes, and %d moved", crowdRest, least, most, list(r.spread), moves-before)
-	said := k.grep(refusal, warning)
-	if len(said) > 0 {
-		r.outcome += fmt.Sprintf("; the log says %q", message(said[0]))
+	r.steady = k.alive() == nil && least == most && moves == before
+	for _, text := range []string{refusal, warning} {
+		if said := k.grep(text); len(said) > 0 {
+			r.outcome += fmt.Sprintf("; the log says %q", message(said[0]))
+		}
 	}
-	k.log.Info("crowded", "outcome", r.outcome, "lines", len(said))
+	k.log.Info("crowded", "outcome", r.outcome, "steady", r.steady)
 	return nil
 }
 

@@ -246,7 +246,7 @@ func (r *report) leaseTable() measure.Table {
 			add("the busiest instance: CPU of a core, most memory", measure.Unknown, true, measure.Percent(s.cpu)+", "+measure.Megabytes(s.rss), "")
 		}
 		if of.outcome != "" {
-			add(fmt.Sprintf("in the first %s", crowdTime+crowdRest), measure.Unknown, true, of.outcome, of.past.outcome)
+			add(fmt.Sprintf("in the first %s", crowdTime+crowdRest), "what is held stays; none moves", of.steady, of.outcome, of.past.outcome)
 		}
 	}
 	return t
