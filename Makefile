@@ -76,6 +76,11 @@ bench: build parts tools ## our gaps beside keepalived's, written to docs/benchm
 	@go build -o bin/bench ./test/bench
 	@exec bin/bench $(BENCHFLAGS)
 
+.PHONY: bench-services
+bench-services: build parts ## thousands of Services, written to docs/benchmarks.md; BENCHFLAGS=-quick for a trial, -help says what else
+	@go build -o bin/bench-services ./test/bench/services
+	@exec bin/bench-services $(BENCHFLAGS)
+
 .PHONY: clean
 clean: ## removes bin/; the parts stay in the cache
 	rm -rf bin

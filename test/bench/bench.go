@@ -9,14 +9,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -30,8 +29,6 @@ const (
 	phase = time.Second
 	// ask is the time between two questions who has an address.
 	ask = 10 * time.Millisecond
-	// glance is how often a condition is looked at: seldom, for the clients and not the bench time the events.
-	glance = 50 * time.Millisecond
 	// tries bounds how often a sample is taken when the lab fails to bring it about.
 	tries = 3
 )
@@ -68,13 +65,8 @@ func newBench(ctx context.Context, c config, log *slog.Logger) (*bench, error) {
 }
 
 func (b *bench) prepare(ctx context.Context, second, tenth netip.Addr) error {
-	// A copy: whatever is built meanwhile, all samples are of one binary.
-	binary := filepath.Join(b.Dir, "kube-vip")
-	content, err := os.ReadFile(b.config.binary)
+	binary, err := measure.Copy(b.config.binary, b.Dir)
 	if err != nil {
-		return fmt.Errorf("read the program to measure: %w; run `make build`", err)
-	}
-	if err := os.WriteFile(binary, content, 0o755); err != nil {
 		return err
 	}
 	var problems bytes.Buffer
@@ -163,12 +155,12 @@ type observation struct {
 
 // LogValue is short.
 func (o observation) LogValue() slog.Value {
-	s := fmt.Sprintf("%s (%d failed, lag %s)", span(o.gap), o.failed, span(o.lag))
+	s := fmt.Sprintf("%s (%d failed, lag %s)", measure.Span(o.gap), o.failed, measure.Span(o.lag))
 	if o.several {
-		s += ", two for " + span(o.overlap)
+		s += ", two for " + measure.Span(o.overlap)
 	}
 	if o.announced {
-		s += ", announced after " + span(o.announcement)
+		s += ", announced after " + measure.Span(o.announcement)
 	}
 	return slog.StringValue(s)
 }
@@ -216,7 +208,7 @@ func (b *bench) sample(ctx context.Context, e event) (seen []observation, err er
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, tail+rand.N(phase)); err != nil {
+	if err := measure.Sleep(ctx, tail+rand.N(phase)); err != nil {
 		return nil, err
 	}
 	if err := b.undisturbed(holder); err != nil {
@@ -259,11 +251,11 @@ func (b *bench) sample(ctx context.Context, e event) (seen []observation, err er
 // over waits until the event has had its effect on a contender.
 func (b *bench) over(ctx context.Context, e event, c contender, holder *lab.Node, struck time.Time) error {
 	if e.watch > 0 {
-		return sleep(ctx, time.Until(struck.Add(e.watch)))
+		return measure.Sleep(ctx, time.Until(struck.Add(e.watch)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return wait(ctx, "another node than "+holder.Name+" holds the address of "+c.title(), func() (bool, error) {
+	return measure.Wait(ctx, "another node than "+holder.Name+" holds the address of "+c.title(), func() (bool, error) {
 		holders, err := b.Holders(c.vip())
 		return len(holders) == 1 && holders[0] != holder, err
 	})
@@ -377,7 +369,7 @@ func (b *bench) settle(ctx context.Context) (*lab.Node, error) {
 		if err := b.well(ctx); err != nil {
 			return nil, err
 		}
-		if err := b.calm(ctx); err != nil {
+		if err := measure.Calm(ctx); err != nil {
 			return nil, err
 		}
 		holder, err := b.holder(ctx, b.ours)
@@ -422,7 +414,7 @@ func (b *bench) well(ctx context.Context) error {
 func (b *bench) ready(ctx context.Context, c contender) error {
 	for _, n := range b.Nodes {
 		var last error
-		err := wait(ctx, c.title()+" is ready on "+n.Name, func() (bool, error) {
+		err := measure.Wait(ctx, c.title()+" is ready on "+n.Name, func() (bool, error) {
 			last = c.ready(ctx, n)
 			return last == nil, nil
 		})
@@ -446,7 +438,7 @@ func (b *bench) move(ctx context.Context, c contender, to *lab.Node) error {
 			}
 		}
 	}
-	err = wait(ctx, to.Name+" holds the address of "+c.title(), func() (bool, error) { return to.Has(c.vip()) })
+	err = measure.Wait(ctx, to.Name+" holds the address of "+c.title(), func() (bool, error) { return to.Has(c.vip()) })
 	if err != nil {
 		return err
 	}
@@ -474,37 +466,10 @@ func (b *bench) undisturbed(holder *lab.Node) error {
 	return nil
 }
 
-const (
-	// calmShare is the share of the machine that may be busy before a sample, and calmTime how long that is waited for.
-	calmShare = 0.5
-	calmTime  = 15 * time.Second
-)
-
-// calm waits until the machine has little to do, for a while: an API server that starts takes all there is.
-func (b *bench) calm(ctx context.Context) error {
-	deadline := time.Now().Add(calmTime)
-	for {
-		before, err := readProcessors()
-		if err != nil {
-			return err
-		}
-		if err := sleep(ctx, tail); err != nil {
-			return err
-		}
-		after, err := readProcessors()
-		if err != nil {
-			return err
-		}
-		if after.busySince(before) <= calmShare || time.Now().After(deadline) {
-			return nil
-		}
-	}
-}
-
 // holder waits until exactly one node has the contender's address, and returns it.
 func (b *bench) holder(ctx context.Context, c contender) (*lab.Node, error) {
 	var holders []*lab.Node
-	err := wait(ctx, "one node holds the address of "+c.title(), func() (_ bool, err error) {
+	err := measure.Wait(ctx, "one node holds the address of "+c.title(), func() (_ bool, err error) {
 		holders, err = b.Holders(c.vip())
 		return len(holders) == 1, err
 	})
@@ -512,19 +477,6 @@ func (b *bench) holder(ctx context.Context, c contender) (*lab.Node, error) {
 		return nil, fmt.Errorf("%w (held by %v)", err, holders)
 	}
 	return holders[0], nil
-}
-
-// wait is lab.Wait at a pace that takes little from what is measured.
-func wait(ctx context.Context, what string, cond func() (bool, error)) error {
-	for {
-		ok, err := cond()
-		if err != nil || ok {
-			return err
-		}
-		if err := sleep(ctx, glance); err != nil {
-			return fmt.Errorf("wait until %s: %w", what, err)
-		}
-	}
 }
 
 // discard closes what was only read.

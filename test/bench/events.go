@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -36,22 +37,19 @@ type event struct {
 	past, pastTwo string
 }
 
-// unknown stands where there is no figure.
-const unknown = "–"
-
 func events() []event {
 	return []event{
 		{
 			name:    "SIGTERM of the process",
 			process: func(_ context.Context, c contender, n *lab.Node) error { return c.stop(n) },
 			gap:     100 * time.Millisecond,
-			past:    "884–949 ms", pastTwo: unknown,
+			past:    "884–949 ms", pastTwo: measure.Unknown,
 		},
 		{
 			name: "its API server is killed",
 			node: func(n *lab.Node) error { return n.API.Kill() },
 			gap:  time.Second,
-			past: "6.86 s", pastTwo: unknown,
+			past: "6.86 s", pastTwo: measure.Unknown,
 		},
 		{
 			name: "its API server hangs (SIGSTOP)", tls: true,
@@ -63,7 +61,7 @@ func events() []event {
 			name: "the whole node vanishes",
 			node: func(n *lab.Node) error { return n.Crash() },
 			gap:  leaseDuration + time.Second,
-			past: "6.95 s", pastTwo: unknown,
+			past: "6.95 s", pastTwo: measure.Unknown,
 		},
 		{
 			name: "kill -9 of the process, started again after 1 s", watch: 8 * time.Second,
@@ -71,13 +69,13 @@ func events() []event {
 				if err := c.kill(n); err != nil {
 					return err
 				}
-				if err := sleep(ctx, restartDelay); err != nil {
+				if err := measure.Sleep(ctx, restartDelay); err != nil {
 					return err
 				}
 				return c.start(n)
 			},
 			unbroken: true, alone: true,
-			past: unknown, pastTwo: unknown,
+			past: measure.Unknown, pastTwo: measure.Unknown,
 		},
 		{
 			name: "kill -9 of the process, for good", watch: 9 * time.Second,
@@ -85,17 +83,5 @@ func events() []event {
 			alone:   true,
 			past:    "none", pastTwo: "for good",
 		},
-	}
-}
-
-// sleep lets time pass.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

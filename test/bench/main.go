@@ -1,6 +1,6 @@
 // Bench measures in one lab, in one run, what a client of the control plane's address sees when its holder goes:
 // with kube-vip run from the manifest that it generates, and with keepalived on the same nodes at the same moment.
-// It prints tables and writes them to docs/benchmarks.md.
+// It prints tables and writes them into its section of docs/benchmarks.md.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -101,7 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	page := r.markdown()
 	if c.out != "" {
-		if err := os.WriteFile(c.out, []byte(page), 0o644); err != nil {
+		if err := measure.Write(c.out, "make bench", page); err != nil {
 			return err
 		}
 		log.Info("written", "file", c.out)

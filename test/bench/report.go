@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"kube-vip.io/kube-vip/test/bench/measure"
 )
 
 // The bounds of what is measured beside the events.
@@ -25,7 +27,7 @@ type report struct {
 	starts    []time.Duration
 	announced []time.Duration
 	usage     []usage
-	requests  []rate
+	requests  []measure.Rate
 	repeated  int
 	began     time.Time
 	took      time.Duration
@@ -35,52 +37,6 @@ type report struct {
 type row struct {
 	event
 	seen [][]observation
-}
-
-// median is the middle one, or the mean of the two in the middle; 0 of none.
-func median(ds []time.Duration) time.Duration {
-	if len(ds) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(ds))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
-// worst is the longest; 0 of none.
-func worst(ds []time.Duration) time.Duration {
-	if len(ds) == 0 {
-		return 0
-	}
-	return slices.Max(ds)
-}
-
-// span prints a duration with as many digits as it is known to.
-func span(d time.Duration) string {
-	switch {
-	case d >= time.Second:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	case d >= 10*time.Millisecond:
-		return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
-	default:
-		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
-	}
-}
-
-// spread is the median and the worst.
-func spread(ds []time.Duration) string { return span(median(ds)) + " / " + span(worst(ds)) }
-
-func percent(share float64) string { return fmt.Sprintf("%.2f %%", 100*share) }
-
-// megabytes counts a million bytes as one.
-func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
-
-// verdict says whether a bound was kept.
-func verdict(kept bool) string {
-	if kept {
-		return "met"
-	}
-	return "**missed**"
 }
 
 func gaps(seen []observation) []time.Duration {
@@ -104,7 +60,7 @@ func failures(seen []observation) int {
 
 // gapCell is what a contender's clients saw.
 func gapCell(seen []observation) string {
-	s := spread(gaps(seen))
+	s := measure.Spread(gaps(seen))
 	if failures(seen) == 0 {
 		s += ", no attempt failed"
 	}
@@ -115,11 +71,11 @@ func gapCell(seen []observation) string {
 func (r row) gapBound() (bound, kept string) {
 	switch {
 	case r.unbroken:
-		return "no attempt fails", verdict(failures(r.seen[0]) == 0)
+		return "no attempt fails", measure.Verdict(failures(r.seen[0]) == 0)
 	case r.gap > 0:
-		return "≤ " + span(r.gap), verdict(worst(gaps(r.seen[0])) <= r.gap)
+		return "≤ " + measure.Span(r.gap), measure.Verdict(measure.Worst(gaps(r.seen[0])) <= r.gap)
 	default:
-		return unknown, ""
+		return measure.Unknown, ""
 	}
 }
 
@@ -139,9 +95,9 @@ func twoCell(seen []observation) string {
 	if times == 0 {
 		return "never"
 	}
-	s := fmt.Sprintf("%s (in %d of %d)", span(longest), times, len(seen))
+	s := fmt.Sprintf("%s (in %d of %d)", measure.Span(longest), times, len(seen))
 	if lasting > 0 {
-		s = fmt.Sprintf("≥ %s, until the watch ended (in %d of %d)", span(longest), lasting, len(seen))
+		s = fmt.Sprintf("≥ %s, until the watch ended (in %d of %d)", measure.Span(longest), lasting, len(seen))
 	}
 	return s
 }
@@ -149,9 +105,9 @@ func twoCell(seen []observation) string {
 // twoBound is the bound on two nodes answering.
 func (r row) twoBound() (bound, kept string) {
 	if !r.alone {
-		return unknown, ""
+		return measure.Unknown, ""
 	}
-	return "never", verdict(!slices.ContainsFunc(r.seen[0], func(o observation) bool { return o.several }))
+	return "never", measure.Verdict(!slices.ContainsFunc(r.seen[0], func(o observation) bool { return o.several }))
 }
 
 // lag is the worst lateness of a client's clock in the row.
@@ -165,69 +121,41 @@ func (r row) lag() time.Duration {
 	return most
 }
 
-// A table is printed as Markdown, aligned for those who read the source.
-type table [][]string
-
-func (t *table) add(cells ...string) { *t = append(*t, cells) }
-
-func (t table) String() string {
-	width := make([]int, len(t[0]))
-	for _, line := range t {
-		for i, cell := range line {
-			width[i] = max(width[i], len([]rune(cell)))
-		}
-	}
-	var b strings.Builder
-	for i, line := range t {
-		for k, cell := range line {
-			fmt.Fprintf(&b, "| %s%s ", cell, strings.Repeat(" ", width[k]-len([]rune(cell))))
-		}
-		b.WriteString("|\n")
-		if i == 0 {
-			for _, w := range width {
-				b.WriteString("|" + strings.Repeat("-", w+2))
-			}
-			b.WriteString("|\n")
-		}
-	}
-	return b.String()
-}
-
 // past heads the column of what was measured another time.
 const past = "kube-vip 1.2.3, measured earlier ¹"
 
-func (r *report) gapTable() table {
-	t := table{append(append([]string{"event on the holder", "bound", ""}, r.titles...), past, "noise ²")}
+func (r *report) gapTable() measure.Table {
+	t := measure.Table{append(append([]string{"event on the holder", "bound", ""}, r.titles...), past, "noise ²")}
 	for _, e := range r.events {
 		bound, kept := e.gapBound()
 		cells := []string{e.name, bound, kept}
 		for _, seen := range e.seen {
 			cells = append(cells, gapCell(seen))
 		}
-		t.add(append(cells, e.past, span(e.lag()))...)
+		t.Add(append(cells, e.past, measure.Span(e.lag()))...)
 	}
 	return t
 }
 
-func (r *report) twoTable() table {
-	t := table{append(append([]string{"event on the holder", "bound", ""}, r.titles...), past)}
+func (r *report) twoTable() measure.Table {
+	t := measure.Table{append(append([]string{"event on the holder", "bound", ""}, r.titles...), past)}
 	for _, e := range r.events {
 		bound, kept := e.twoBound()
 		cells := []string{e.name, bound, kept}
 		for _, seen := range e.seen {
 			cells = append(cells, twoCell(seen))
 		}
-		t.add(append(cells, e.pastTwo)...)
+		t.Add(append(cells, e.pastTwo)...)
 	}
 	return t
 }
 
-func (r *report) restTable() table {
-	t := table{{"what", "bound", "", "kube-vip", past}}
-	t.add(fmt.Sprintf("start of three instances → the VIP is on a node (N = %d)", len(r.starts)), "≤ "+span(boundStart),
-		verdict(worst(r.starts) <= boundStart), spread(r.starts), unknown)
-	t.add(fmt.Sprintf("address on the link → first announcement on the wire (N = %d)", len(r.announced)), "≤ "+span(boundAnnounce),
-		verdict(worst(r.announced) <= boundAnnounce), spread(r.announced), unknown)
+func (r *report) restTable() measure.Table {
+	t := measure.Table{{"what", "bound", "", "kube-vip", past}}
+	t.Add(fmt.Sprintf("start of three instances → the VIP is on a node (N = %d)", len(r.starts)), "≤ "+measure.Span(boundStart),
+		measure.Verdict(measure.Worst(r.starts) <= boundStart), measure.Spread(r.starts), measure.Unknown)
+	t.Add(fmt.Sprintf("address on the link → first announcement on the wire (N = %d)", len(r.announced)), "≤ "+measure.Span(boundAnnounce),
+		measure.Verdict(measure.Worst(r.announced) <= boundAnnounce), measure.Spread(r.announced), measure.Unknown)
 	for _, holder := range []bool{true, false} {
 		who, most := "the busier follower", usage{}
 		if holder {
@@ -238,12 +166,12 @@ func (r *report) restTable() table {
 				most.cpu, most.rss = max(most.cpu, u.cpu), max(most.rss, u.rss)
 			}
 		}
-		t.add("CPU at rest of "+who, "≤ "+percent(boundCPU)+" of a core", verdict(most.cpu <= boundCPU), percent(most.cpu)+" of a core", unknown)
-		t.add("memory of "+who+", the most it ever had (RSS)", "≤ "+megabytes(boundMemory), verdict(most.rss <= boundMemory), megabytes(most.rss), unknown)
+		t.Add("CPU at rest of "+who, "≤ "+measure.Percent(boundCPU)+" of a core", measure.Verdict(most.cpu <= boundCPU), measure.Percent(most.cpu)+" of a core", measure.Unknown)
+		t.Add("memory of "+who+", the most it ever had (RSS)", "≤ "+measure.Megabytes(boundMemory), measure.Verdict(most.rss <= boundMemory), measure.Megabytes(most.rss), measure.Unknown)
 	}
-	t.add("the program, stripped", "≤ "+megabytes(boundBinary), verdict(r.machine.size <= boundBinary), megabytes(r.machine.size), "61 MB")
+	t.Add("the program, stripped", "≤ "+measure.Megabytes(boundBinary), measure.Verdict(r.machine.Size <= boundBinary), measure.Megabytes(r.machine.Size), "61 MB")
 	for _, q := range r.requests {
-		t.add("requests at rest of all three instances: "+q.what, unknown, "", fmt.Sprintf("%.2f/s", q.perSecond), unknown)
+		t.Add("requests at rest of all three instances: "+q.What, measure.Unknown, "", fmt.Sprintf("%.2f/s", q.PerSecond), measure.Unknown)
 	}
 	return t
 }
@@ -251,9 +179,9 @@ func (r *report) restTable() table {
 // missed are the names of what did not keep its bound.
 func (r *report) missed() []string {
 	var names []string
-	for _, t := range []table{r.gapTable(), r.twoTable(), r.restTable()} {
+	for _, t := range []measure.Table{r.gapTable(), r.twoTable(), r.restTable()} {
 		for _, line := range t[1:] {
-			if line[2] == verdict(false) {
+			if line[2] == measure.Verdict(false) {
 				names = append(names, line[0]+": "+line[3]+" (bound: "+line[1]+")")
 			}
 		}
@@ -273,23 +201,23 @@ func (c config) command() string {
 	}
 }
 
-// markdown is docs/benchmarks.md.
+// markdown is our section of docs/benchmarks.md.
 func (r *report) markdown() string {
 	m := r.machine
 	var b strings.Builder
-	fmt.Fprintf(&b, `# Benchmarks
+	fmt.Fprintf(&b, `## The control plane's address
 
-Written by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu, and installs the packages that are missing.
+Measured by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu, and installs the packages that are missing.
 
 | | |
 |---|---|
-| machine | %d cores, %.0f GiB of memory, Linux %s |
+| machine | %s |
 | kube-vip | %s, built with %s; ARP, lease duration, renew deadline and retry period 5, 3 and 1 s (the defaults) |
 | keepalived | %s, the distribution's package; VRRP version 3, advert interval 1 s and 0.1 s |
 | cluster | three nodes as network namespaces on one bridge, each with etcd and kube-apiserver %s |
 
 `, r.config.command(), r.began.Format(time.DateOnly), int(r.took.Round(time.Minute).Minutes()),
-		m.cores, float64(m.memory)/(1<<30), m.kernel, m.version, m.golang, m.keepalived, m.kubernetes)
+		m, m.Version, m.Golang, m.keepalived, m.Kubernetes)
 
 	if missed := r.missed(); len(missed) > 0 {
 		b.WriteString("**Bounds that were missed in this run:**\n\n")
@@ -301,22 +229,22 @@ Written by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu, 
 	}
 
 	fmt.Fprintf(&b, `
-## How long a client cannot connect
+### How long a client cannot connect
 
 The longest time between two successful connections, median / worst of %d. A bound is for the worst.
 
 %s
-## How long two nodes answer for the address
+### How long two nodes answer for the address
 
 The longest time in which every question "who has it?" (ARP, every %d ms) got two answers, the worst of %d.
 
 %s
-## At rest
+### At rest
 
 %s
 `, r.config.n, r.gapTable(), ask.Milliseconds(), r.config.n, r.twoTable(), r.restTable())
 
-	fmt.Fprintf(&b, `## How it was measured
+	fmt.Fprintf(&b, `### How it was measured
 
 - A client in a namespace of its own opens a new TCP connection to port 6443 of the address every 5 ms, each attempt on
   its own and with a timeout of 250 ms. Because the kernel accepts connections for a server that hangs, that event is
@@ -344,7 +272,7 @@ measured in this run. At its default timings of 15, 10 and 2 s a vanished node c
 
 ² By how much an attempt of a client began too late at most, because the machine was busy: what a sample of the row may be wrong
 by. The lab's three API servers, three etcds and the measurement itself share these %d cores.
-`, span(events()[4].watch), span(events()[5].watch), r.config.rest, m.cores)
+`, measure.Span(events()[4].watch), measure.Span(events()[5].watch), r.config.rest, m.Cores)
 	if r.repeated > 0 {
 		fmt.Fprintf(&b, "\n%d samples were taken again because the lab did not bring their event about.\n", r.repeated)
 	}

@@ -2,24 +2,17 @@ package main
 
 import (
 	"context"
-	"debug/buildinfo"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -44,11 +37,11 @@ type usage struct {
 // measureRest measures what has nothing to do with failures, before keepalived is there, and leaves every contender
 // running.
 func (b *bench) measureRest(ctx context.Context, r *report) error {
-	if err := b.calm(ctx); err != nil {
+	if err := measure.Calm(ctx); err != nil {
 		return err
 	}
 	b.log.Info("counting the API servers' own requests", "for", background)
-	own, err := b.requests(ctx, func() error { return sleep(ctx, background) })
+	own, err := measure.Requests(ctx, b.Nodes, func() error { return measure.Sleep(ctx, background) })
 	if err != nil {
 		return err
 	}
@@ -57,7 +50,7 @@ func (b *bench) measureRest(ctx context.Context, r *report) error {
 		if err != nil {
 			return err
 		}
-		b.log.Info("start", "of", fmt.Sprintf("%d/%d", i+1, b.config.n), "first VIP after", span(first.vip), "announced after another", span(first.announced))
+		b.log.Info("start", "of", fmt.Sprintf("%d/%d", i+1, b.config.n), "first VIP after", measure.Span(first.vip), "announced after another", measure.Span(first.announced))
 		r.starts = append(r.starts, first.vip)
 		r.announced = append(r.announced, first.announced)
 		if i == b.config.n-1 {
@@ -72,18 +65,18 @@ func (b *bench) measureRest(ctx context.Context, r *report) error {
 	if err := b.ready(ctx, b.ours); err != nil {
 		return err
 	}
-	if err := b.calm(ctx); err != nil {
+	if err := measure.Calm(ctx); err != nil {
 		return err
 	}
 	b.log.Info("watching the cluster at rest", "for", b.config.rest)
-	all, err := b.requests(ctx, func() (err error) {
+	all, err := measure.Requests(ctx, b.Nodes, func() (err error) {
 		r.usage, err = b.idle(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	r.requests = rates(all, b.config.rest, own, background)
+	r.requests = measure.Rates(all, b.config.rest, own, background)
 	for _, c := range b.contenders[1:] {
 		for _, n := range b.Nodes {
 			if err := c.start(n); err != nil {
@@ -106,7 +99,7 @@ func (b *bench) start(ctx context.Context) (firstVIP, error) {
 	if err := b.forget(ctx); err != nil {
 		return firstVIP{}, err
 	}
-	if err := sleep(ctx, tail+rand.N(phase)); err != nil {
+	if err := measure.Sleep(ctx, tail+rand.N(phase)); err != nil {
 		return firstVIP{}, err
 	}
 	capture, err := b.Gateway.Capture(b.Gateway.Link)
@@ -171,7 +164,7 @@ func (b *bench) idle(ctx context.Context) ([]usage, error) {
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, b.config.rest); err != nil {
+	if err := measure.Sleep(ctx, b.config.rest); err != nil {
 		return nil, err
 	}
 	var all []usage
@@ -182,192 +175,23 @@ func (b *bench) idle(ctx context.Context) ([]usage, error) {
 		}
 		share := float64(after.CPU-before[n].CPU) / float64(time.Since(began))
 		all = append(all, usage{node: n.Name, cpu: share, rss: after.PeakRSS, holder: n == holder})
-		b.log.Info("at rest", "node", n.Name, "holder", n == holder, "cpu", percent(share), "rss", megabytes(after.RSS), "peak rss", megabytes(after.PeakRSS))
+		b.log.Info("at rest", "node", n.Name, "holder", n == holder, "cpu", measure.Percent(share), "rss", measure.Megabytes(after.RSS), "peak rss", measure.Megabytes(after.PeakRSS))
 	}
 	return all, nil
 }
 
-// requestTotal is a sample of the API servers' counter of requests.
-var requestTotal = regexp.MustCompile(`^apiserver_request_total\{(.*)\} (\S+)$`)
-
-// requests counts, by verb and resource, what all API servers are asked while do works.
-func (b *bench) requests(ctx context.Context, do func() error) (map[string]float64, error) {
-	before, err := b.counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := do(); err != nil {
-		return nil, err
-	}
-	after, err := b.counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for key := range after {
-		after[key] -= before[key]
-	}
-	return after, nil
-}
-
-func (b *bench) counters(ctx context.Context) (map[string]float64, error) {
-	sum := map[string]float64{}
-	for _, n := range b.Nodes {
-		client, err := n.Kube()
-		if err != nil {
-			return nil, err
-		}
-		page, err := client.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("read the metrics of %s's API server: %w", n, err)
-		}
-		if err := addRequests(sum, string(page)); err != nil {
-			return nil, fmt.Errorf("read the metrics of %s's API server: %w", n, err)
-		}
-	}
-	return sum, nil
-}
-
-// addRequests adds the requests that a page of metrics counts, by verb and resource: "PUT leases", or "GET " and
-// nothing for what is no resource, as health checks are.
-func addRequests(sum map[string]float64, page string) error {
-	for line := range strings.Lines(page) {
-		m := requestTotal.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil {
-			continue
-		}
-		labels := map[string]string{}
-		for pair := range strings.SplitSeq(m[1], ",") {
-			key, value, _ := strings.Cut(pair, "=")
-			labels[key] = strings.Trim(value, `"`)
-		}
-		v, err := strconv.ParseFloat(m[2], 64)
-		if err != nil {
-			return fmt.Errorf("%q: %w", line, err)
-		}
-		sum[labels["verb"]+" "+labels["resource"]] += v
-	}
-	return nil
-}
-
-// A rate is how often all instances together make a kind of request.
-type rate struct {
-	what      string
-	perSecond float64
-}
-
-// noticeable is the least rate that is told.
-const noticeable = 0.02
-
-// rates are the differences between what was asked in two spans.
-func rates(all map[string]float64, over time.Duration, own map[string]float64, ownOver time.Duration) []rate {
-	var rs []rate
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		per := all[key]/over.Seconds() - own[key]/ownOver.Seconds()
-		if per < noticeable {
-			continue
-		}
-		if strings.HasSuffix(key, " ") {
-			key += "health"
-		}
-		rs = append(rs, rate{what: key, perSecond: per})
-	}
-	return rs
-}
-
-// processors is a sum over all of them, in ticks.
-type processors struct{ busy, all uint64 }
-
-func (p processors) busySince(before processors) float64 {
-	if p.all == before.all {
-		return 0
-	}
-	return float64(p.busy-before.busy) / float64(p.all-before.all)
-}
-
-func readProcessors() (processors, error) {
-	content, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return processors{}, err
-	}
-	return parseProcessors(string(content))
-}
-
-// parseProcessors reads the first line of /proc/stat (proc_stat(5)): user, nice, system, idle, iowait, irq, …
-func parseProcessors(stat string) (processors, error) {
-	line, _, _ := strings.Cut(stat, "\n")
-	fields := strings.Fields(line)
-	if len(fields) < 6 || fields[0] != "cpu" {
-		return processors{}, fmt.Errorf("read /proc/stat: %q", line)
-	}
-	var p processors
-	for i, f := range fields[1:] {
-		v, err := strconv.ParseUint(f, 10, 64)
-		if err != nil {
-			return processors{}, fmt.Errorf("read /proc/stat: %w", err)
-		}
-		if i >= 8 {
-			break // guests are counted in user
-		}
-		p.all += v
-		if i != 3 && i != 4 {
-			p.busy += v
-		}
-	}
-	return p, nil
-}
-
 // machine says what was measured, and on what.
 type machine struct {
-	cores      int
-	memory     int64
-	kernel     string
-	golang     string // of the program
-	version    string
-	size       int64
-	kubernetes string
+	measure.Machine
 	keepalived string
 }
 
 func (b *bench) describe(ctx context.Context) (machine, error) {
-	m := machine{cores: runtime.NumCPU()}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return m, err
-	}
-	m.kernel = unix.ByteSliceToString(name.Release[:])
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return m, err
-	}
-	m.memory = int64(info.Totalram) * int64(info.Unit)
-	built, err := buildinfo.ReadFile(b.ours.binary)
+	of, err := measure.Describe(ctx, b.Lab, b.ours.binary)
+	m := machine{Machine: of}
 	if err != nil {
 		return m, err
 	}
-	m.golang = built.GoVersion
-	st, err := os.Stat(b.ours.binary)
-	if err != nil {
-		return m, err
-	}
-	m.size = st.Size()
-	out, err := exec.CommandContext(ctx, b.ours.binary, "version", "-o", "json").Output()
-	if err != nil {
-		return m, fmt.Errorf("kube-vip version: %w", err)
-	}
-	var v struct{ Version string }
-	if err := json.Unmarshal(out, &v); err != nil {
-		return m, fmt.Errorf("kube-vip version: %w", err)
-	}
-	m.version = v.Version
-	client, err := b.Kube()
-	if err != nil {
-		return m, err
-	}
-	server, err := client.Discovery().ServerVersion()
-	if err != nil {
-		return m, err
-	}
-	m.kubernetes = server.GitVersion
 	tool, err := lab.Tool("keepalived")
 	if err != nil {
 		return m, err

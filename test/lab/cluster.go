@@ -134,16 +134,16 @@ func (l *Lab) startCluster(ctx context.Context) error {
 	if err := l.writePKI(ctx); err != nil {
 		return err
 	}
-	l.log.Info("starting etcd and kube-apiserver on every node")
-	for _, n := range l.Nodes {
+	l.log.Info("starting etcd and kube-apiserver", "nodes", len(l.controlPlanes()))
+	for _, n := range l.controlPlanes() {
 		n.Etcd, n.API = l.etcd(n), l.apiServer(n)
 	}
-	for _, n := range l.Nodes {
+	for _, n := range l.controlPlanes() {
 		if err := n.Etcd.Start(); err != nil {
 			return err
 		}
 	}
-	for _, n := range l.Nodes {
+	for _, n := range l.controlPlanes() {
 		if err := n.Etcd.WaitReady(ctx); err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (l *Lab) startCluster(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, n := range l.Nodes {
+	for _, n := range l.controlPlanes() {
 		if err := n.API.WaitReady(ctx); err != nil {
 			return err
 		}
@@ -164,13 +164,18 @@ func (l *Lab) startCluster(ctx context.Context) error {
 	return l.startProxies(ctx)
 }
 
-// writePKI has kubeadm make the certificates and the kubeconfigs of every node, sharing one set of authorities.
+// controlPlanes are the nodes that have etcd and an API server.
+func (l *Lab) controlPlanes() []*Node {
+	return slices.DeleteFunc(slices.Clone(l.Nodes), (*Node).worker)
+}
+
+// writePKI has kubeadm make the certificates and the kubeconfigs of every control-plane node, sharing one set of authorities.
 func (l *Lab) writePKI(ctx context.Context) error {
 	version, err := l.kubeadm(ctx, "version", "-o", "short")
 	if err != nil {
 		return err
 	}
-	for i, n := range l.Nodes {
+	for i, n := range l.controlPlanes() {
 		n.KubeadmConfig = n.Path("/etc/kubernetes/kubeadm.yaml")
 		if err := os.WriteFile(n.KubeadmConfig, []byte(l.kubeadmConfig(n, strings.TrimSpace(version))), 0o644); err != nil {
 			return err
@@ -287,7 +292,7 @@ func (l *Lab) perFamily(v4, v6 string) string {
 
 func (l *Lab) etcd(n *Node) *Server {
 	var members []string
-	for _, m := range l.Nodes {
+	for _, m := range l.controlPlanes() {
 		members = append(members, m.Name+"=http://"+net.JoinHostPort(m.Addr().String(), "2380"))
 	}
 	peer := "http://" + net.JoinHostPort(n.Addr().String(), "2380")
@@ -355,7 +360,7 @@ func (l *Lab) Config(from *Host, server netip.AddrPort) *rest.Config {
 	}
 }
 
-// Kube is a super-admin's client at this node's API server.
+// Kube is a super-admin's client at this node's API server, a worker's at the first node's.
 func (n *Node) Kube() (kubernetes.Interface, error) {
 	if n.lab.pki == nil {
 		return nil, errNoCluster
@@ -363,8 +368,19 @@ func (n *Node) Kube() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(n.lab.Config(n.Host, n.apiAddr()))
 }
 
-// apiAddr is where the node's API server is reached.
-func (n *Node) apiAddr() netip.AddrPort { return netip.AddrPortFrom(n.Addr(), apiPort) }
+// apiAddr is where the node's API server is reached, for a worker that of the first node.
+func (n *Node) apiAddr() netip.AddrPort {
+	if n.worker() {
+		return n.lab.Nodes[0].apiAddr()
+	}
+	return netip.AddrPortFrom(n.Addr(), apiPort)
+}
+
+// worker reports whether the node has no control plane.
+func (n *Node) worker() bool {
+	first := n.lab.opts.ControlPlanes
+	return first > 0 && n.number > first
+}
 
 // Kube is a super-admin's client at the first node whose API server is ready: one that is cut off from etcd answers,
 // and would keep a request until it times out.
@@ -447,7 +463,11 @@ func (n *Node) object() *corev1.Node {
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: n.Name}},
 		},
 	}
-	if labels := n.lab.opts.NodeLabels; labels != nil {
+	labels := n.lab.opts.NodeLabels
+	if labels == nil && n.worker() {
+		labels = map[string]string{corev1.LabelOSStable: "linux"}
+	}
+	if labels != nil {
 		node.Labels, node.Spec.Taints = maps.Clone(labels), nil
 		node.Labels[corev1.LabelHostname] = n.Name
 	}

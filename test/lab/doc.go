@@ -22,7 +22,7 @@
 // Start(ctx, Options) is the same for programs (the demo); they call Close. A program or TestMain that begins with
 // Main can also run without root, in a user namespace, where the kernel allows that.
 //
-//	Options{Nodes, Family (IPv4, IPv6, Dual), VIPs, Endpoint, SANs, NodeLabels, NoVIPInCert, NoCluster, NoClusterAdmins, KubeProxy, RSA, Parts, Log}
+//	Options{Nodes, ControlPlanes, Family (IPv4, IPv6, Dual), Wide, VIPs, Endpoint, SANs, NodeLabels, NoVIPInCert, NoCluster, NoClusterAdmins, KubeProxy, RSA, Parts, Log}
 //	Lab.Nodes []*Node, Lab.Client, Lab.Watcher, Lab.Gateway *Host, Lab.VIPs []netip.Addr, Lab.Dir
 //	Lab.Kube() (kubernetes.Interface, error)              // super-admin, at the first node whose API server is ready
 //	Lab.Config(host, server) *rest.Config                 // super-admin, dialled from that host's namespace
@@ -46,7 +46,8 @@
 //
 // # Node
 //
-// A Host with etcd, kube-apiserver and /etc/kubernetes of its own.
+// A Host with etcd, kube-apiserver and /etc/kubernetes of its own. With Options.ControlPlanes, one API server for
+// several nodes, the others are workers: no servers and no kubeconfig, for pods of DaemonSets.
 //
 //	Node.Path("/etc/kubernetes/admin.conf")               // where the node's file is on this machine
 //	Node.KubeadmConfig                                    // file: the configuration that kubeadm was given
@@ -116,7 +117,10 @@
 //	Host.StartGap(ctx, GapOptions{Target, Interval, Timeout, TLS}) (*Gap, error)   // returns after a first success
 //	Gap.Stop() GapResult, Gap.Result(), Gap.WaitFor(ctx, since)
 //	GapResult{Longest, From, To, Failed, Attempts, Lag}, .String(), .Causes(), .Timeline(width), .Cells(from, to, width)
-//	Host.Capture(link) (*Capture, error)                  // ARP, NS and NA frames; Frames(), Wait(ctx, what, match), Close()
+//	Host.Capture(link) (*Capture, error)                  // ARP, NS and NA frames; Frames(), Wait(ctx, what, match), Lost(), Close()
+//	Host.CaptureFunc(link, func(Frame)) (*Capture, error) // for thousands of addresses: nothing is kept
+//	Host.WatchAddresses() (*AddressWatch, error)          // the kernel's notifications; Events(), Err(), Close()
+//	Host.WatchAddressesFunc(func(AddressEvent)) (*AddressWatch, error)
 //	Lab.WhoAnswers(ctx, vip) ([]string, error)            // the names of the hosts that answer an ARP request or NS
 //	Lab.WatchAnswers(vip, every) (*AnswerWatch, error); .Answers(), .Stop() Answers{Samples, Max, Overlap, Silence, Owners}
 //

@@ -34,10 +34,11 @@ const (
 
 // The lab's network: nodes are .11 and up, the client .100, the watcher .101, the gateway .1, the VIP .10.
 const (
-	network4 = "10.10.0."
-	network6 = "fd00:10:10::"
-	bits4    = 24
-	bits6    = 64
+	network4  = "10.10.0."
+	network6  = "fd00:10:10::"
+	bits4     = 24
+	bits4Wide = 16
+	bits6     = 64
 
 	hostGateway = 1
 	hostVIP     = 10
@@ -51,10 +52,15 @@ const readyTimeout = 3 * time.Minute
 
 // Options say what the lab shall be. The zero value is three IPv4 nodes with a cluster.
 type Options struct {
-	// Nodes is the number of control-plane nodes; 0 means 3.
+	// Nodes is the number of nodes; 0 means 3.
 	Nodes int
+	// ControlPlanes is how many of the nodes, from the first, have etcd and an API server; 0 means all. The others are
+	// workers: w1, w2, …, with neither label nor taint of a control plane, and use the first node's API server.
+	ControlPlanes int
 	// Family is IPv4 when empty.
 	Family Family
+	// Wide makes the IPv4 network 10.10.0.0/16 in place of 10.10.0.0/24: room for thousands of addresses.
+	Wide bool
 	// VIPs are the control plane's addresses; the first is the controlPlaneEndpoint, all are in the certificates.
 	// Empty means 10.10.0.10 or fd00:10:10::10 or both. They are on no node: who holds them is what is tried.
 	VIPs []netip.Addr
@@ -84,7 +90,7 @@ type Options struct {
 
 // A Lab is a network of hosts. Its methods are safe for use by several goroutines, except Close.
 type Lab struct {
-	// Nodes are the control-plane nodes cp1, cp2, …
+	// Nodes are the control-plane nodes cp1, cp2, …, and behind them the workers w1, w2, …
 	Nodes []*Node
 	// Client is a host outside the cluster: the user.
 	Client *Host
@@ -192,6 +198,9 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
+	if o.ControlPlanes < 0 || o.ControlPlanes > o.Nodes {
+		return nil, fmt.Errorf("start the lab: %d of %d nodes cannot be control planes", o.ControlPlanes, o.Nodes)
+	}
 	if o.Family == "" {
 		o.Family = IPv4
 	}
@@ -256,7 +265,11 @@ func (l *Lab) build(ctx context.Context) error {
 		return err
 	}
 	for i := range l.opts.Nodes {
-		h, err := l.attach(fmt.Sprintf("cp%d", i+1), hostNode+i)
+		name := fmt.Sprintf("cp%d", i+1)
+		if first := l.opts.ControlPlanes; first > 0 && i >= first {
+			name = fmt.Sprintf("w%d", i+1-first)
+		}
+		h, err := l.attach(name, hostNode+i)
 		if err != nil {
 			return err
 		}
@@ -280,7 +293,11 @@ func (l *Lab) build(ctx context.Context) error {
 
 // addrs are the addresses of the host with that number.
 func (l *Lab) addrs(number int) []netip.Prefix {
-	v4 := netip.PrefixFrom(netip.MustParseAddr(network4+strconv.Itoa(number)), bits4)
+	bits := bits4
+	if l.opts.Wide {
+		bits = bits4Wide
+	}
+	v4 := netip.PrefixFrom(netip.MustParseAddr(network4+strconv.Itoa(number)), bits)
 	v6 := netip.PrefixFrom(netip.MustParseAddr(network6+strconv.Itoa(number)), bits6)
 	return choose(l.opts.Family, v4, v6)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -618,6 +620,37 @@ func TestBeforeInit(t *testing.T) {
 	for _, a := range all {
 		if a.Prefix.Addr() == l.VIPs[0] && (a.Link != "eth0" || a.Prefix.Bits() != 128 || a.Valid != Forever || a.Flags&unix.IFA_F_NODAD == 0) {
 			t.Errorf("the kernel has %+v", a)
+		}
+	}
+}
+
+// TestWorkers: a node without a control plane uses the first node's, and comes back from a crash.
+func TestWorkers(t *testing.T) {
+	l := New(t, Options{Nodes: 2, ControlPlanes: 1, Wide: true})
+	ctx := deadline(t, 2*time.Minute)
+	cp, worker := l.Nodes[0], l.Nodes[1]
+	if cp.Name != "cp1" || worker.Name != "w1" || worker.API != nil || worker.Etcd != nil {
+		t.Errorf("the nodes are %s and %s, and the second has API server %v and etcd %v", cp, worker, worker.API, worker.Etcd)
+	}
+	if want := netip.MustParsePrefix("10.10.0.12/16"); worker.Addrs[0] != want {
+		t.Errorf("the worker's address is %s, want %s", worker.Addrs[0], want)
+	}
+	for range 2 {
+		client, err := worker.Kube()
+		must(t, err)
+		node, err := client.CoreV1().Nodes().Get(ctx, worker.Name, metav1.GetOptions{})
+		must(t, err)
+		tainted := slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return strings.Contains(t.Key, "control-plane") })
+		if tainted || len(node.Labels) != 2 || node.Labels[corev1.LabelHostname] != "w1" || node.Labels[corev1.LabelOSStable] != "linux" {
+			t.Errorf("the worker has the taints %v and the labels %v", node.Spec.Taints, node.Labels)
+		}
+		must(t, worker.Crash())
+		must(t, worker.Boot(ctx))
+	}
+	for _, o := range []Options{{Nodes: 1, ControlPlanes: 2, NoCluster: true}, {ControlPlanes: -1, NoCluster: true}} {
+		if l, err := Start(ctx, o); err == nil {
+			t.Errorf("%+v has begun", o)
+			must(t, l.Close())
 		}
 	}
 }

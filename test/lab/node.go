@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Node is a control-plane node: a host with etcd, kube-apiserver, static pods, and backends.
+// A Node is a host with etcd, kube-apiserver, static pods, and backends; or a worker, without the first two.
 type Node struct {
 	*Host
-	// Etcd is the node's member of the etcd cluster.
+	// Etcd is the node's member of the etcd cluster; nil on a worker.
 	Etcd *Server
-	// API is the node's API server.
+	// API is the node's API server; nil on a worker.
 	API *Server
 	// Proxy is the node's kube-proxy; nil without Options.KubeProxy.
 	Proxy *Server
-	// KubeadmConfig is the file with the configuration that kubeadm was given for this node.
+	// KubeadmConfig is the file with the configuration that kubeadm was given for this node; empty on a worker.
 	KubeadmConfig string
 
 	number int // from 1

@@ -1,9 +1,14 @@
 package lab
 
 import (
+	"context"
+	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/mdlayher/packet"
 )
 
 // TestWatchAddresses: what comes and goes is told in order, with times between those of the calls.
@@ -42,5 +47,97 @@ func TestWatchAddresses(t *testing.T) {
 		if e.Time.Before(began) || e.Time.After(time.Now()) {
 			t.Errorf("event %d was at %s, before it was caused", i, e.Time)
 		}
+	}
+}
+
+// TestWatchThousands: of thousands of addresses at once no notification is lost, though nobody reads meanwhile, and
+// none is kept.
+func TestWatchThousands(t *testing.T) {
+	l := New(t, Options{Nodes: 1, NoCluster: true, Wide: true})
+	node := l.Nodes[0]
+	const n = 5000
+	var mu sync.Mutex
+	seen := map[netip.Addr]int{}
+	held := make(chan struct{})
+	w, err := node.WatchAddressesFunc(func(e AddressEvent) {
+		<-held
+		mu.Lock()
+		defer mu.Unlock()
+		seen[e.Addr]++
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{10, 10, byte(100 + i/250), byte(1 + i%250)})
+		if err := node.AddAddress(node.Link, netip.PrefixFrom(addr, 32)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(held)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := Wait(ctx, "all are told", func() (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen) == n || w.Err() != nil, nil
+	}); err != nil {
+		t.Errorf("%v: %d are", err, len(seen))
+	}
+	w.Close()
+	if err := w.Err(); err != nil {
+		t.Errorf("the watch missed something: %v", err)
+	}
+	if kept := w.Events(); len(kept) > 0 {
+		t.Errorf("%d events were kept", len(kept))
+	}
+}
+
+// TestCaptureThousands: nor is a frame.
+func TestCaptureThousands(t *testing.T) {
+	l := New(t, Options{Nodes: 1, NoCluster: true, Wide: true})
+	const n = 5000
+	var mu sync.Mutex
+	seen := map[netip.Addr]bool{}
+	held := make(chan struct{})
+	c, err := l.Gateway.CaptureFunc(l.Gateway.Link, func(f Frame) {
+		<-held
+		mu.Lock()
+		defer mu.Unlock()
+		seen[f.Target] = true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := l.Nodes[0].openWire(l.Nodes[0].Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = wire.Close() }()
+	everybody := &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{10, 10, byte(100 + i/250), byte(1 + i%250)})
+		if _, err := wire.WriteTo(question(addr, l.Nodes[0].Addr(), i), everybody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(held)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := Wait(ctx, "all are heard", func() (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen) >= n, nil
+	}); err != nil {
+		t.Errorf("%v: %d are", err, len(seen))
+	}
+	if lost, err := c.Lost(); err != nil || lost > 0 {
+		t.Errorf("%d frames were lost, %v", lost, err)
+	}
+	if kept := c.Frames(); len(kept) > 0 {
+		t.Errorf("%d frames were kept", len(kept))
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }

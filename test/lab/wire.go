@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -189,10 +190,26 @@ func (h *Host) openWire(link string) (*packet.Conn, error) {
 		conn, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, &packet.Config{Filter: filter})
 		return err
 	})
+	if err == nil {
+		err = widen(conn)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("capture on %s of %s: %w", link, h.Name, err)
 	}
 	return conn, nil
+}
+
+// widen has the socket keep thousands of frames until they are read, beyond net.core.rmem_max (socket(7)).
+func widen(conn *packet.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
+	})
+	return errors.Join(err, set)
 }
 
 // A Capture records ARP, NS and NA frames, in both directions, on a link.
@@ -208,22 +225,40 @@ type Capture struct {
 
 // Capture begins to record on a link of the host; on the gateway, br0 sees whatever is broadcast.
 func (h *Host) Capture(link string) (*Capture, error) {
-	conn, err := h.openWire(link)
-	if err != nil {
-		return nil, err
+	c := &Capture{done: make(chan struct{}), changed: make(chan struct{})}
+	return c, h.capture(c, link, func(f Frame) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.frames = append(c.frames, f)
+		close(c.changed)
+		c.changed = make(chan struct{})
+	})
+}
+
+// CaptureFunc gives each frame to got, one after another, and keeps none.
+func (h *Host) CaptureFunc(link string, got func(Frame)) (*Capture, error) {
+	c := &Capture{done: make(chan struct{}), changed: make(chan struct{})}
+	return c, h.capture(c, link, got)
+}
+
+func (h *Host) capture(c *Capture, link string, got func(Frame)) (err error) {
+	if c.conn, err = h.openWire(link); err != nil {
+		return err
 	}
-	c := &Capture{conn: conn, done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		readFrames(conn, func(f Frame) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.frames = append(c.frames, f)
-			close(c.changed)
-			c.changed = make(chan struct{})
-		})
+		readFrames(c.conn, got)
 	}()
-	return c, nil
+	return nil
+}
+
+// Lost is how many frames came while there was no room for them, since it was last asked.
+func (c *Capture) Lost() (int, error) {
+	stats, err := c.conn.Stats()
+	if err != nil {
+		return 0, fmt.Errorf("count what the capture has lost: %w", err)
+	}
+	return int(stats.Drops), nil
 }
 
 // readFrames reads until the connection is closed.
