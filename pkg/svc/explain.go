@@ -55,7 +55,7 @@ type Explanation struct {
 }
 
 // Placement is where the addresses go on a node.
-func (e Explanation) Placement() vip.Placement { return e.placement }
+func (x Explanation) Placement() vip.Placement { return x.placement }
 
 // HeldAddress is one of a Service's addresses.
 type HeldAddress struct {
