@@ -85,6 +85,8 @@ answers for an address, and another takes over when it cannot.`,
 		p.manifestCommand(),
 		p.kubeadmCommand(),
 		p.configCommand(),
+		p.statusCommand(),
+		p.explainCommand(),
 		p.versionCommand(),
 	)
 	return root

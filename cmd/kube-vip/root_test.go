@@ -74,10 +74,10 @@ func TestMistakes(t *testing.T) {
 		want string
 	}{
 		{args: "manifst pod", want: `unknown command "manifst" for "kube-vip"; did you mean manifest?`},
-		{args: "start", want: `unknown command "start" for "kube-vip": want completion, config, kubeadm, manager, manifest, version`},
+		{args: "start", want: `unknown command "start" for "kube-vip": want completion, config, explain, kubeadm, manager, manifest, status, version`},
 		{args: "manifest pdo", want: `unknown command "pdo" for "kube-vip manifest"; did you mean pod?`},
 		{args: "kubeadm jion", want: `unknown command "jion" for "kube-vip kubeadm"; did you mean join?`},
-		{args: "--address 10.0.0.10 --arp", want: `"kube-vip" needs a command: completion, config, kubeadm, manager, manifest, version`},
+		{args: "--address 10.0.0.10 --arp", want: `"kube-vip" needs a command: completion, config, explain, kubeadm, manager, manifest, status, version`},
 		{args: "manifest --address 10.0.0.10 --arp", want: `"kube-vip manifest" needs a command: daemonset, pod, rbac`},
 		{args: "kubeadm --address 10.0.0.10 --arp", want: `"kube-vip kubeadm" needs a command: init, join`},
 		{args: "manifest pod --adress 10.0.0.10", want: "unknown flag --adress; did you mean --address?"},
@@ -93,6 +93,14 @@ func TestMistakes(t *testing.T) {
 		{args: "manifest pod --address 10.0.0.10 --arp true", want: `"kube-vip manifest pod" takes no arguments: a switch takes its value behind an equals sign, --arp=true for example`},
 		{args: "manifest pod 10.0.0.10 fd00::10", want: `"kube-vip manifest pod" takes no arguments, and "10.0.0.10" is none of its flags` + "\n" +
 			`"kube-vip manifest pod" takes no arguments, and "fd00::10" is none of its flags`},
+		{args: "explain service", want: `"kube-vip explain service" wants one Service, as NAMESPACE/NAME, or NAME for one in default`},
+		{args: "explain service a b", want: `"kube-vip explain service" wants one Service, as NAMESPACE/NAME, or NAME for one in default`},
+		{args: "explain service a/b/c", want: `"a/b/c" names no Service: want NAMESPACE/NAME, or NAME for one in default`},
+		{args: "explain service /b", want: `"/b" names no Service: want NAMESPACE/NAME, or NAME for one in default`},
+		{args: "explain servce a", want: `unknown command "servce" for "kube-vip explain"; did you mean service?`},
+		{args: "explain service a -o yaml", want: `--output "yaml" is not a format: want text or json`},
+		{args: "status services", want: `"kube-vip status" takes no arguments, and "services" is none of its flags`},
+		{args: "status -o yaml", want: `--output "yaml" is not a format: want text or json`},
 		{args: "version -o yaml", want: `--output "yaml" is not a format: want text or json`},
 	}
 	for _, tt := range tests {
@@ -110,7 +118,7 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "help", "manifest", "manifest --help", "help manifest pod", "kubeadm", "manager --help", "manifest pod --help", "kubeadm init -h", "config --help", "version --help", "completion --help", "completion bash --help"} {
+	for _, args := range []string{"", "--help", "help", "manifest", "manifest --help", "help manifest pod", "kubeadm", "manager --help", "manifest pod --help", "kubeadm init -h", "config --help", "explain", "explain service --help", "status --help", "version --help", "completion --help", "completion bash --help"} {
 		t.Run(args, func(t *testing.T) {
 			got := kubeVIP(t, nil, strings.Fields(args)...)
 			if got.Code != 0 || got.Stderr != "" || !strings.Contains(got.Stdout, "Usage:\n  kube-vip") {
@@ -120,7 +128,7 @@ func TestHelp(t *testing.T) {
 	}
 
 	// Every setting is explained once, under its heading, where it means something, and not where it does not.
-	for args, listed := range map[string]bool{"manifest pod --help": true, "help manifest pod": true, "manager --help": true, "config --help": true, "--help": false, "manifest --help": false, "version --help": false} {
+	for args, listed := range map[string]bool{"manifest pod --help": true, "help manifest pod": true, "manager --help": true, "config --help": true, "status --help": true, "explain service --help": true, "explain --help": false, "--help": false, "manifest --help": false, "version --help": false} {
 		out := kubeVIP(t, nil, strings.Fields(args)...).Stdout
 		for _, s := range config.Settings() {
 			times := 0
@@ -264,6 +272,9 @@ func TestCompletion(t *testing.T) {
 		{args: "manifest pod --output=", directive: files},
 		{args: "kubeadm init --config=", directive: files},
 		{args: "version --output=", want: []string{"text", "json"}, directive: noFiles},
+		{args: "status --output=", want: []string{"text", "json"}, directive: noFiles},
+		{args: "explain service --output=", want: []string{"text", "json"}, directive: noFiles},
+		{args: "explain service w", directive: noFiles},
 		{args: "mani", want: []string{"manifest"}, directive: noFiles},
 	}
 	for _, tt := range tests {

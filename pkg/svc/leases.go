@@ -55,22 +55,27 @@ func (c *Controller) tenure(addr netip.Addr) (own types.NamespacedName, mandate 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return tenureOf(c.users[addr], c.known, c.o.Mandate)
+}
+
+// tenureOf is tenure for an address that users are to have, of those that are known.
+func tenureOf(users map[string]struct{}, known map[string]*entry, group string) (own types.NamespacedName, mandate string) {
 	var first *entry
 	name := ""
-	for key := range c.users[addr] {
-		r := c.known[key]
+	for key := range users {
+		r := known[key]
 		if r == nil {
 			continue
 		}
 		if !r.own {
-			return own, c.o.Mandate
+			return own, group
 		}
 		if first == nil || cmp.Or(r.born.Compare(first.born), cmp.Compare(key, name)) < 0 {
 			first, name = r, key
 		}
 	}
 	if first == nil {
-		return own, c.o.Mandate
+		return own, group
 	}
 	return first.lease, first.lease.String()
 }
@@ -135,8 +140,13 @@ func (c *Controller) rank(mandate string) int {
 	if c.o.Others == nil {
 		return 0
 	}
-	mine, rank := weigh(mandate, c.o.Node), 0
-	for _, other := range c.o.Others() {
+	return rankOf(mandate, c.o.Node, c.o.Others())
+}
+
+// rankOf is a node's place among itself and others.
+func rankOf(mandate, node string, others []string) int {
+	mine, rank := weigh(mandate, node), 0
+	for _, other := range others {
 		if weigh(mandate, other) > mine {
 			rank++
 		}

@@ -23,8 +23,8 @@ type request struct {
 // Refusal is an address that a Service is not to have, and why.
 type Refusal struct {
 	// Entry is what was asked for, as it was written.
-	Entry  string
-	Reason string
+	Entry  string `json:"entry"`
+	Reason string `json:"reason"`
 }
 
 func (r Refusal) String() string { return r.Entry + ": " + r.Reason }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -117,7 +118,7 @@ func (s *supply) run(ctx context.Context, leads func() bool, all func()) {
 			}
 			lease, err := s.o.Client.CoordinationV1().Leases(PoolNamespace).Get(ctx, providerLease, metav1.GetOptions{})
 			switch {
-			case err == nil && lease.Spec.RenewTime != nil && time.Since(lease.Spec.RenewTime.Time) < 4*providerEvery:
+			case err == nil && provides(lease, time.Now()):
 				s.settle(provisionTheirs, all)
 			case err == nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
 				s.settle(provisionOurs, all)
@@ -132,6 +133,17 @@ func (s *supply) run(ctx context.Context, leads func() bool, all func()) {
 		}
 	}
 }
+
+// provides says whether the cloud provider whose Lease this is gives addresses out.
+func provides(lease *coordinationv1.Lease, now time.Time) bool {
+	return lease.Spec.RenewTime != nil && now.Sub(lease.Spec.RenewTime.Time) < 4*providerEvery
+}
+
+// Why addresses are not ours to give out.
+const (
+	poolsAreOff      = "pools are off (svc_pools)"
+	providerSupplies = "a cloud provider gives addresses out (Lease " + PoolNamespace + "/" + providerLease + ")"
+)
 
 func (s *supply) settle(p provision, all func()) {
 	s.mu.Lock()
@@ -153,9 +165,9 @@ func (s *supply) ours() (ok bool, why string) {
 	defer s.mu.Unlock()
 	switch {
 	case s.o.Pools == PoolsOff:
-		return false, "pools are off (svc_pools)"
+		return false, poolsAreOff
 	case s.provider == provisionTheirs:
-		return false, "a cloud provider gives addresses out (Lease " + PoolNamespace + "/" + providerLease + ")"
+		return false, providerSupplies
 	case s.provider == provisionUnknown:
 		return false, "it is not known yet whether a cloud provider gives addresses out"
 	}
@@ -293,10 +305,7 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if ok, why := c.supply.ours(); !ok {
 		return ReasonNoAddress, p.Reason + ": " + why
 	}
-	answer, err := c.book.Allocate(pool.Request{Service: tenant(s), Families: poolFamilies(s), Policy: policyOf(s), Skip: func(a netip.Addr) bool {
-		_, elsewhere := c.o.Elsewhere(a)
-		return elsewhere || c.cluster.refuse(a) != "" || outside(a, c.o.Allowed) != "" || c.supply.taken(a)
-	}})
+	answer, err := c.book.Allocate(wish(s, c.o, c.cluster, c.supply.taken))
 	if err != nil {
 		c.book.hungry[name] = struct{}{}
 		if errors.Is(err, pool.ErrExhausted) {
@@ -319,6 +328,14 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	r.trying = true
 	c.supply.try(s, vips, p.Addrs)
 	return "", ""
+}
+
+// wish is what a Service asks of the pools. taken says whether a stranger has an address.
+func wish(s *corev1.Service, o Options, cluster Cluster, taken func(netip.Addr) bool) pool.Request {
+	return pool.Request{Service: tenant(s), Families: poolFamilies(s), Policy: policyOf(s), Skip: func(a netip.Addr) bool {
+		_, elsewhere := o.Elsewhere(a)
+		return elsewhere || cluster.refuse(a) != "" || outside(a, o.Allowed) != "" || taken(a)
+	}}
 }
 
 func poolFamilies(s *corev1.Service) []pool.Family {

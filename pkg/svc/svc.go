@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -515,8 +516,12 @@ func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) erro
 
 // placement is where the Service's addresses go.
 func (c *Controller) placement(s *corev1.Service) vip.Placement {
-	at := c.o.Placement
-	if name := c.book.Pools().Interface(s.Namespace); name == "auto" {
+	return placementOf(s, c.o.Placement, c.book.Pools())
+}
+
+// placementOf is where the addresses of s go, if not to the place of all that say nothing themselves.
+func placementOf(s *corev1.Service, at vip.Placement, pools pool.Pools) vip.Placement {
+	if name := pools.Interface(s.Namespace); name == "auto" {
 		at.Interface = ""
 	} else if name != "" {
 		at.Interface, at.Setting = name, "ConfigMap "+PoolConfigMap

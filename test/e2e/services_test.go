@@ -51,7 +51,8 @@ func (s *services) everywhere() []lab.Endpoint {
 	return lab.Ready(all...)
 }
 
-// addrs are addresses for a Service, one in each family of the lab: number 1 is 10.10.0.101 and fd00:10:10::101.
+// addrs are addresses for a Service, one in each family of the lab: number 2 is 10.10.0.102 and fd00:10:10::102. The lab's
+// watcher has number 1.
 func (s *services) addrs(number int) []netip.Addr {
 	var list []netip.Addr
 	for _, v := range s.VIPs {
@@ -233,7 +234,7 @@ func testServices(t *testing.T, s *services) {
 }
 
 func serviceAnnounced(t *testing.T, s *services) {
-	addrs := s.addrs(1)
+	addrs := s.addrs(9)
 	service := s.create(t, "announced", addrs)
 	holder := s.on(t, service, addrs)
 	s.answersFor(t, addrs)
@@ -540,7 +541,7 @@ func TestOlderDaemonSet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	addrs := s.addrs(1)
+	addrs := s.addrs(9)
 	// The rights are for Endpoints, which the endpoint controller keeps beside the slices.
 	service := s.create(t, "older", addrs, func(o *corev1.Service) { o.Annotations[svc.EndpointlessAnnotation] = "true" })
 	holder := s.on(t, service, addrs)
