@@ -265,6 +265,12 @@ func TestAlarm(t *testing.T) {
 		}
 		said(0)
 		j.have(t, node("n2", excluded))
+		j.assess()
+		time.Sleep(noneLeftFor - time.Second)
+		j.assess()
+		if j.at.noneSaid != "" {
+			t.Error("it is said at once")
+		}
 		said(1)
 		j.meet()
 		said(2)
