@@ -50,14 +50,15 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		}
 		election.SetHealth(health, reason)
 	}
-	others := func() (nodes []string) {
+	others := func() (peers []svc.Peer) {
 		for _, m := range w.members.Others() {
 			if slices.Contains(m.Groups, lease) {
-				nodes = append(nodes, m.Node)
+				peers = append(peers, svc.Peer{Node: m.Node, Lacks: m.Lacks})
 			}
 		}
-		return nodes
+		return peers
 	}
+	options.Lacks = func(list []string) { w.members.SetLacks(list) }
 	fleet, err := w.fleet()
 	if err != nil {
 		return err
@@ -112,11 +113,11 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 			Namespace: c.Services.Namespace, Class: c.Services.Class.Name, Strict: !c.Services.Class.Legacy, ClassOnly: c.Services.Class.Only,
 		},
 		Allowed: c.Services.AllowedRanges, Endpoints: c.Services.Endpoints, ReadOnly: c.Services.DisableUpdates,
-		PerService: c.Services.Placement == config.PlacementLease,
-		Pools:      svc.PoolMode(c.Services.Pools),
-		Exclude:    c.Services.ExcludeLabel == "honour",
-		Placement:  servicesPlacement(c.Network, c.Services),
-		Log:        log, Registerer: registry,
+		PerService: c.Services.Placement == config.PlacementLease, OnDemand: c.Services.OnDemand,
+		Pools:     svc.PoolMode(c.Services.Pools),
+		Exclude:   c.Services.ExcludeLabel == "honour",
+		Placement: servicesPlacement(c.Network, c.Services),
+		Log:       log, Registerer: registry,
 	}
 	var err error
 	if o.Client, err = access.Clientset("services", clientQPS, clientBurst); err != nil {

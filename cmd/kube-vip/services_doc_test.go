@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/svc"
 )
@@ -38,7 +39,7 @@ func TestTablesDoc(t *testing.T) {
 
 // TestNamesDoc: whoever copies a name from docs/services.md gets one that means something.
 func TestNamesDoc(t *testing.T) {
-	known := []string{svc.ConditionAnnounced}
+	known := []string{svc.ConditionAnnounced, ha.MemberLabel, ha.LacksAnnotation}
 	for _, a := range svc.Annotations() {
 		known = append(known, a.Key)
 	}

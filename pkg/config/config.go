@@ -86,6 +86,8 @@ type Services struct {
 	// Election is the older way to ask for PlacementLease. Where neither contradicts the other (Validate), it says
 	// the same as Placement.
 	Election bool
+	// OnDemand gives a Service that asks for it by an annotation a Lease of its own with PlacementLeader, too.
+	OnDemand bool
 	// LeaseName is the Lease of PlacementLeader, "name" or "namespace/name".
 	LeaseName string
 	// Interface carries the VIPs: a name, or "auto" for what Network.Interface does when it is empty; empty means

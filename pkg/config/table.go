@@ -95,6 +95,12 @@ func Settings() []Setting {
 			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Election} },
 		},
 		{
+			Name: "perServiceElectionOnDemand", Env: []string{"per_service_election_on_demand"}, Key: "perServiceElectionOnDemand",
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "give Services with the annotation kube-vip.io/forcePerServiceElection a Lease of their own in the placement leader, too",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.OnDemand} },
+		},
+		{
 			Name: "servicesLeaseName", Env: []string{"svc_leasename"}, Key: "servicesLeaseName",
 			Default: "plndr-svcs-lock", Example: "kube-system/my-svcs-lock", Group: groupServices,
 			Usage: "name of the Lease of the placement leader, with a namespace if need be: name or namespace/name",

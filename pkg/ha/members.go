@@ -34,6 +34,8 @@ const (
 	ReasonAnnotation = "kube-vip.io/health-reason"
 	// AddressesAnnotation lists the addresses by which the member's API server can be reached.
 	AddressesAnnotation = "kube-vip.io/addresses"
+	// LacksAnnotation lists what Services ask for and the member has no place for, separated by commas.
+	LacksAnnotation = "kube-vip.io/lacks"
 	// VersionAnnotation is the program's version.
 	VersionAnnotation = "kube-vip.io/version"
 )
@@ -73,6 +75,7 @@ type Member struct {
 	Groups    []string // names of the group Leases, cut to what a label's key may hold
 	Addresses []netip.Addr
 	Version   string
+	Lacks     []string // as it was said by SetLacks
 }
 
 // Members publishes this instance's member Lease and knows those of the others.
@@ -85,6 +88,7 @@ type Members struct {
 	mu     sync.Mutex // guards the fields below
 	health Health
 	reason string
+	lacks  *string             // nil until the first SetLacks, and then what an earlier life said stays
 	others map[string]sighting // by Lease name
 	subs   map[*subscription]struct{}
 }
@@ -119,6 +123,22 @@ func (m *Members) SetHealth(h Health, reason string) {
 	m.mu.Lock()
 	same := m.health == h
 	m.health, m.reason = h, reason
+	m.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case m.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// SetLacks has published, at once, what Services ask for and this node has no place for. It does not block.
+func (m *Members) SetLacks(list []string) {
+	text := strings.Join(list, ",")
+	m.mu.Lock()
+	same := m.lacks != nil && *m.lacks == text
+	m.lacks = &text
 	m.mu.Unlock()
 	if same {
 		return
@@ -261,7 +281,7 @@ func (m *Members) publish(ctx context.Context, leaving bool) error {
 
 func (m *Members) fill(lease *coordinationv1.Lease, leaving bool) {
 	m.mu.Lock()
-	health, reason := m.health, m.reason
+	health, reason, lacks := m.health, m.reason, m.lacks
 	m.mu.Unlock()
 	holder := m.o.Identity
 	if leaving {
@@ -285,6 +305,9 @@ func (m *Members) fill(lease *coordinationv1.Lease, leaving bool) {
 	lease.Annotations[HealthAnnotation] = health.String()
 	lease.Annotations[ReasonAnnotation] = reason
 	lease.Annotations[VersionAnnotation] = m.o.Version
+	if lacks != nil {
+		lease.Annotations[LacksAnnotation] = *lacks
+	}
 	if m.o.Addresses != nil {
 		var list []string
 		for _, a := range m.o.Addresses() {
@@ -383,6 +406,9 @@ func memberOf(node string, lease *coordinationv1.Lease) Member {
 		}
 	}
 	slices.Sort(member.Groups)
+	if lacks := lease.Annotations[LacksAnnotation]; lacks != "" {
+		member.Lacks = strings.Split(lacks, ",")
+	}
 	for s := range strings.SplitSeq(lease.Annotations[AddressesAnnotation], ",") {
 		if a, err := netip.ParseAddr(s); err == nil {
 			member.Addresses = append(member.Addresses, a)

@@ -95,6 +95,33 @@ func TestMembersSeeEachOther(t *testing.T) {
 	})
 }
 
+// TestMembersLack: what a member has no place for is told at once, and stays until it says otherwise, in another life.
+func TestMembersLack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newAPIServer()
+		one, two := attend(t, s, "node-1", "svcs"), attend(t, s, "node-2", "svcs")
+		check := func(want ...string) {
+			t.Helper()
+			time.Sleep(50 * time.Millisecond)
+			others := one.Others()
+			if len(others) != 1 || !slices.Equal(others[0].Lacks, want) {
+				t.Errorf("the others are %+v, want one that lacks %q", others, want)
+			}
+		}
+		time.Sleep(time.Second)
+		check()
+		two.SetLacks([]string{"*", "eth1"})
+		check("*", "eth1")
+		two.SetLacks([]string{"eth1"})
+		check("eth1")
+		two.stop()
+		two = attend(t, s, "node-2", "svcs")
+		check("eth1")
+		two.SetLacks(nil)
+		check()
+	})
+}
+
 func TestMembersWriteNoMoreThanNeeded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newAPIServer()

@@ -403,7 +403,7 @@ func TestRulesOfServices(t *testing.T) {
 		{name: "no election", change: func(c *config.Config) { c.Election.Enable = false }, less: leases("kube-system", "*")},
 		{
 			name: "one namespace", change: func(c *config.Config) { c.Services.Namespace = "apps" },
-			more: append(leases("apps"),
+			more: append(leases("apps"), "default: create events", "default: patch events",
 				"apps: create events", "apps: get discovery.k8s.io/endpointslices", "apps: get services", "apps: list discovery.k8s.io/endpointslices",
 				"apps: list services", "apps: patch events", "apps: patch services", "apps: patch services/status",
 				"apps: watch discovery.k8s.io/endpointslices", "apps: watch services"),
@@ -416,6 +416,17 @@ func TestRulesOfServices(t *testing.T) {
 			name: "Endpoints", change: func(c *config.Config) { c.Services.Endpoints = true },
 			more: []string{"*: get endpoints", "*: list endpoints", "*: watch endpoints"},
 			less: []string{"*: get discovery.k8s.io/endpointslices", "*: list discovery.k8s.io/endpointslices", "*: watch discovery.k8s.io/endpointslices"},
+		},
+		{
+			name: "one namespace, and no node is excluded", change: func(c *config.Config) { c.Services.Namespace, c.Services.ExcludeLabel = "default", "ignore" },
+			more: append(leases("default"),
+				"default: create events", "default: get discovery.k8s.io/endpointslices", "default: get services", "default: list discovery.k8s.io/endpointslices",
+				"default: list services", "default: patch events", "default: patch services", "default: patch services/status",
+				"default: watch discovery.k8s.io/endpointslices", "default: watch services"),
+			less: append(leases("*"),
+				"*: create events", "*: get discovery.k8s.io/endpointslices", "*: get services", "*: list discovery.k8s.io/endpointslices",
+				"*: list services", "*: patch events", "*: patch services", "*: patch services/status",
+				"*: watch discovery.k8s.io/endpointslices", "*: watch services"),
 		},
 		{name: "no updates", change: func(c *config.Config) { c.Services.DisableUpdates = true }, less: []string{"*: patch services", "*: patch services/status"}},
 		{

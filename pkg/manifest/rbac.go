@@ -61,6 +61,7 @@ func Rules(c config.Config) []Rule {
 		{services && !c.Services.Endpoints, Rule{"discovery.k8s.io", "endpointslices", read, apps, "whether there is somebody to answer, and on which node"}},
 		{services && c.Services.Endpoints, Rule{"", "endpoints", read, apps, "whether there is somebody to answer, and on which node"}},
 		{services, Rule{"", "events", []string{"create", "patch"}, apps, "a Service's Events say why it has no VIP"}},
+		{services && apps != "" && c.Services.ExcludeLabel != "ignore", Rule{"", "events", []string{"create", "patch"}, metav1.NamespaceDefault, "a Node's Event says when no node is left to hold VIPs"}},
 		{services, Rule{"", "nodes", read, "", "which nodes hold no VIPs, and the addresses that nodes have"}},
 		{services, Rule{"networking.k8s.io", "servicecidrs", read, "", "a VIP is not an address of the cluster's own"}},
 		{services && c.Services.Pools != "off", Rule{"", "configmaps", read, namespace, "the ConfigMap kubevip has the addresses that may be given out"}},

@@ -18,12 +18,22 @@ const (
 	// LeaseAnnotation is the Lease, name or namespace/name, under which a Service is held when each has its own. Services
 	// that name the same are held by the same node. Not with externalTrafficPolicy Local.
 	LeaseAnnotation = "kube-vip.io/leaseName"
+	// ForceAnnotation gives a Service a Lease of its own where Options.OnDemand allows it.
+	ForceAnnotation = "kube-vip.io/forcePerServiceElection"
+	// SelectorAnnotation is a label selector: only nodes that match it hold the Service's addresses.
+	SelectorAnnotation = "kube-vip.io/nodeSelector"
+	// PreferredAnnotation is the node that tries for the Service's Lease before all others.
+	PreferredAnnotation = "kube-vip.io/preferredNode"
 	// EndpointlessAnnotation has a Service announced that has no endpoint at all; only with
 	// externalTrafficPolicy Cluster.
 	EndpointlessAnnotation = "kube-vip.io/allow-reconcile-without-endpoints"
 )
 
-// Annotation is one row of the table of annotations that concern Services.
+// WeightAnnotation of a Node is its share of the Leases of Services: 0 to 1000, and 100 where it says nothing. A node of
+// weight 0 tries after all others.
+const WeightAnnotation = "kube-vip.io/weight"
+
+// Annotation is one row of the table of annotations that concern Services: theirs, unless Values names a Node.
 type Annotation struct {
 	Key string
 	// Values says what it may be, Effect what that does, in the words of the documentation.
@@ -32,7 +42,7 @@ type Annotation struct {
 	Written bool
 }
 
-// Annotations is the table: one row for each annotation of a Service that this version reads or writes.
+// Annotations is the table: one row for each annotation of a Service or a Node that this package reads or writes.
 func Annotations() []Annotation {
 	return []Annotation{
 		{Key: AddressesAnnotation, Values: "IP addresses, separated by commas", Written: true,
@@ -42,9 +52,13 @@ func Annotations() []Annotation {
 		{Key: InterfaceAnnotation, Values: "an interface, or `auto`",
 			Effect: "the interface that carries the addresses; `auto` is the one whose subnet holds them"},
 		{Key: LeaseAnnotation, Values: "a Lease: name or namespace/name",
-			Effect: "with `svc_placement: lease`, the Lease of the Service; those that name the same are held by the same node; not with `externalTrafficPolicy: Local`"},
+			Effect: "the Lease of a Service that has one of its own; those that name the same are held by the same node; not with `externalTrafficPolicy: Local` or a `nodeSelector`"},
+		{Key: ForceAnnotation, Values: "`true`", Effect: "the Service has a Lease of its own, where `per_service_election_on_demand` is set"},
+		{Key: SelectorAnnotation, Values: "a label selector, as for `kubectl -l`", Effect: "only nodes that match it hold the addresses"},
+		{Key: PreferredAnnotation, Values: "a node", Effect: "the node that tries first when the addresses are to be held anew; what is held elsewhere stays there"},
 		{Key: EndpointlessAnnotation, Values: "`true`",
 			Effect: "the addresses stay without any endpoint; only with `externalTrafficPolicy: Cluster`"},
+		{Key: WeightAnnotation, Values: "on a Node: 0 to 1000; 100 if it is not there", Effect: "the node's share of the Leases of Services; with 0 it tries after all others"},
 		{Key: HostAnnotation, Values: "a node", Written: true, Effect: "the node that holds the addresses now"},
 	}
 }

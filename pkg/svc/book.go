@@ -39,7 +39,7 @@ func newBook() *book {
 
 // tenant is s as the Allocator knows it.
 func tenant(s *corev1.Service) pool.Service {
-	t := pool.Service{Name: key(s), Namespace: s.Namespace, Alone: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
+	t := pool.Service{Name: key(s), Namespace: s.Namespace, Alone: choosy(s)}
 	for _, p := range s.Spec.Ports {
 		t.Ports = append(t.Ports, pool.Port{Number: uint16(p.Port), Protocol: string(cmp.Or(p.Protocol, corev1.ProtocolTCP))})
 	}

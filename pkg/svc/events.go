@@ -62,11 +62,13 @@ func (e *events) tell(before, after *corev1.Service, w shown) {
 	}
 }
 
-// warn warns of something about an object.
-func (e *events) warn(o runtime.Object, reason, text string) {
-	if r := e.recorder.Load(); r != nil {
+// warn warns of something about an object, and says whether it could: nothing is recorded before run.
+func (e *events) warn(o runtime.Object, reason, text string) bool {
+	r := e.recorder.Load()
+	if r != nil {
 		(*r).Event(o, corev1.EventTypeWarning, reason, text)
 	}
+	return r != nil
 }
 
 // sink writes Events. When it is not allowed to, that is said once.

@@ -111,7 +111,7 @@ func Explain(o Options, locks Locks, w World, service types.NamespacedName) (Exp
 		Created: s.CreationTimestamp.Time, Ours: p.Ours, Announced: p.Announced, Why: p.Reason, From: p.From, Refused: p.Refused,
 		Addresses: []HeldAddress{}, Endpoints: readinessOf(endpoints), Status: statusOf(s), Leader: j.lock(locks.Group, KindLeader),
 		Holdings: []Holding{}, But: []string{}, NotKnown: NotKnown(w),
-		placement: placementOf(s, o.Placement, j.book.Pools()),
+		placement: placementOf(s, o.Placement, j.book.Pools().Interface(s.Namespace)),
 	}
 	if s.Spec.LoadBalancerClass != nil {
 		x.Class = *s.Spec.LoadBalancerClass

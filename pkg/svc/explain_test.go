@@ -46,7 +46,7 @@ func member(node string, heard time.Duration, groups ...string) *coordinationv1.
 	})
 }
 
-func node(name, addr string, labels ...string) *corev1.Node {
+func addressed(name, addr string, labels ...string) *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: addr}}}}
 	for _, l := range labels {
@@ -94,7 +94,7 @@ var (
 func world(change func(*World), services ...*corev1.Service) World {
 	w := World{
 		Now: now, Services: services, NotKnown: map[string]error{}, Slices: backends("n1", "n2"),
-		Nodes: []*corev1.Node{node("n1", "10.0.0.1"), node("n2", "10.0.0.2"), node("n3", "10.0.0.3"), node("w1", "10.0.0.4")},
+		Nodes: []*corev1.Node{addressed("n1", "10.0.0.1"), addressed("n2", "10.0.0.2"), addressed("n3", "10.0.0.3"), addressed("w1", "10.0.0.4")},
 		CIDRs: []*networkingv1.ServiceCIDR{{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}},
 		Leases: []*coordinationv1.Lease{
 			lease("kube-system", "plndr-svcs-lock", "n1", time.Second), lease("kube-system", "plndr-cp-lock", "n2", time.Second),
@@ -209,20 +209,20 @@ func TestExplain(t *testing.T) {
 			want: "n1 holds 10.0.0.10; refused 10.96.0.1: it is in 10.96.0.0/16, the cluster IPs' network (ServiceCIDR kubernetes)\n10.0.0.10" + byGroup + allMay},
 		{name: "an excluded node, and one of the control plane", s: service("a", asking("10.0.0.10"), held("n1", "10.0.0.10")), o: Options{Exclude: true},
 			change: func(w *World) {
-				w.Nodes[1] = node("n2", "10.0.0.2", corev1.LabelNodeExcludeBalancers)
-				w.Nodes[2] = node("n3", "10.0.0.3", corev1.LabelNodeExcludeBalancers, controlPlaneLabels[0])
+				w.Nodes[1] = addressed("n2", "10.0.0.2", corev1.LabelNodeExcludeBalancers)
+				w.Nodes[2] = addressed("n3", "10.0.0.3", corev1.LabelNodeExcludeBalancers, controlPlaneLabels[0])
 			},
 			want: "n1 holds 10.0.0.10\n10.0.0.10" + byGroup + "  n1 holds may\n  n3 may\n  n2: node n2 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n" +
 				"  w1: no kube-vip runs there\n  without n1: [n3] in turn false after 5.25 s\n"},
 		{name: "Local, an endpoint on one node", s: service("a", asking("10.0.0.10"), local, held("n2", "10.0.0.10")),
 			change: both(on("n2", "w1"), replace(lease("shop", "kubevip-a", "n2", time.Second))),
-			want: "n2 holds 10.0.0.10\n10.0.0.10 shop/kubevip-a: its own, for externalTrafficPolicy is Local\n  n2 holds may rank 1\n" +
-				"  n1 rank 0: node n1 has no ready endpoint, and externalTrafficPolicy is Local\n  n3 rank 2: node n3 has no ready endpoint, and externalTrafficPolicy is Local\n" +
+			want: "n2 holds 10.0.0.10\n10.0.0.10 shop/kubevip-a: its own, for externalTrafficPolicy is Local\n  n2 holds may rank 0\n" +
+				"  n1: node n1 has no ready endpoint, and externalTrafficPolicy is Local\n  n3: node n3 has no ready endpoint, and externalTrafficPolicy is Local\n" +
 				"  w1: no kube-vip runs there\n  without n2: [] in turn true after 5.25 s\n"},
 		{name: "Local, the holder's ends, a better one elsewhere", s: service("a", asking("10.0.0.10"), local, held("n2", "10.0.0.10")),
 			change: both(on("~n2", "n1"), replace(lease("shop", "kubevip-a", "n2", time.Second))),
 			want: "n2 holds 10.0.0.10\n10.0.0.10 shop/kubevip-a: its own, for externalTrafficPolicy is Local\n  n1 may rank 0\n" +
-				"  n2 holds may rank 1\n  n3 rank 2: node n3 has no ready endpoint, and externalTrafficPolicy is Local\n" +
+				"  n2 holds may rank 1\n  n3: node n3 has no ready endpoint, and externalTrafficPolicy is Local\n" +
 				"  w1: no kube-vip runs there\n  without n2: [n1] in turn true after 5.25 s\n"},
 		{name: "a Lease each, all endpoints on the holder", s: service("a", asking("10.0.0.10"), held("n3", "10.0.0.10")), o: Options{PerService: true},
 			change: both(on("n3"), replace(lease("shop", "kubevip-a", "n3", time.Second))),
@@ -346,23 +346,33 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
-// TestExplainRank: a candidate's rank is the one with which the Controller on it stands.
+// TestExplainRank: each candidate that may hold has a rank of its own, the one with which a Controller stands that has
+// no other Lease to spread.
 func TestExplainRank(t *testing.T) {
 	s := service("a", asking("10.0.0.10"), held("n1", "10.0.0.10"))
 	x, err := Explain(Options{Mandate: groupLock.Name, PerService: true}, testLocks, world(nil, s), types.NamespacedName{Namespace: "shop", Name: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := []string{"n1", "n2", "n3"}
+	var may []Member
 	for _, c := range x.Holdings[0].Candidates {
-		if c.Rank == nil {
+		if c.May {
+			may = append(may, Member{Name: c.Node, Weight: defaultWeight})
+		}
+	}
+	if len(may) < 2 {
+		t.Fatalf("%d may hold, want some: %+v", len(may), x.Holdings[0].Candidates)
+	}
+	for place, c := range x.Holdings[0].Candidates {
+		if c.May != (c.Rank != nil) {
+			t.Errorf("%s may hold: %t, and has the rank %v", c.Node, c.May, c.Rank)
+		}
+		if !c.May {
 			continue
 		}
-		there := &Controller{o: Options{Node: c.Node, Others: func() []string {
-			return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return n == c.Node })
-		}}}
-		if want := there.rank("shop/kubevip-a"); *c.Rank != want {
-			t.Errorf("%s has the rank %d, and stands with %d", c.Node, *c.Rank, want)
+		rivals := slices.DeleteFunc(slices.Clone(may), func(m Member) bool { return m.Name == c.Node })
+		if want := newRanking().rank("shop/kubevip-a", Member{Name: c.Node, Weight: defaultWeight}, rivals, ""); *c.Rank != want || want != place {
+			t.Errorf("%s has the rank %d and place %d, and stands with %d", c.Node, *c.Rank, place, want)
 		}
 	}
 }

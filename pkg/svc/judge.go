@@ -82,10 +82,28 @@ func (j *judge) seat(s *corev1.Service) {
 
 // plan is what a Service comes to on a node, the one that holds its addresses or another.
 func (j *judge) plan(s *corev1.Service, e Endpoints, node string, holds bool) Plan {
+	members := j.muster(node)
 	return plan(s, j.o, Facts{
-		Endpoints: e, Cluster: j.cluster, Node: node, Holds: holds, Unfit: unfit(j.nodes[node], j.o.Exclude),
-		Clash: func(addr netip.Addr) string { return j.book.clash(tenant(s), addr) },
+		Endpoints: e, Cluster: j.cluster, Node: node, Holds: holds, Unfit: deferring(members, ""), Members: members,
+		Interface: j.book.Pools().Interface(s.Namespace),
+		Clash:     func(addr netip.Addr) string { return j.book.clash(tenant(s), addr) },
 	})
+}
+
+// muster lists the live members as a node sees them, itself first. What it lacks itself counts as what it has told.
+func (j *judge) muster(node string) []Member {
+	member := func(name string) Member {
+		m := memberOf(name, j.nodes[name], j.o.Exclude)
+		m.Lacks = j.members[name].Lacks
+		return m
+	}
+	list := []Member{member(node)}
+	for _, other := range j.others {
+		if other != node {
+			list = append(list, member(other))
+		}
+	}
+	return list
 }
 
 // endpoints sums up those of the Service that is explained, without those on a node that is gone.
@@ -204,7 +222,7 @@ type Candidate struct {
 	// May says that it may; if not, Why says why not. It may be said with a reservation, too.
 	May bool   `json:"may"`
 	Why string `json:"why,omitempty"`
-	// Rank is its place among the instances, 0 for the first: who tries first for a Lease of a Service's own. Nil where
+	// Rank is its place among those that may hold, 0 for the first: who tries first for a Lease of a Service's own. Nil where
 	// there is no such order.
 	Rank *int `json:"rank,omitempty"`
 	// Instance says that a kube-vip runs there, Known that one ever did.
@@ -271,10 +289,10 @@ func (j *judge) candidate(s *corev1.Service, e Endpoints, k Lock, node string) C
 		c.Why = "kube-vip there does not care for Services"
 		return c
 	}
-	if k.Kind == KindService {
-		c.Rank = new(rankOf(k.Lease, node, slices.DeleteFunc(slices.Clone(j.others), func(o string) bool { return o == node })))
-	}
 	p := j.plan(s, e, node, c.Holds)
+	if k.Kind == KindService && p.Candidate {
+		c.Rank = new(newRanking().rank(k.Lease, j.muster(node)[0], p.Rivals, preferred(s)))
+	}
 	c.May, c.Why = p.Candidate, p.Reason
 	if c.May && k.Kind == KindControlPlane && m.Health != ha.Healthy {
 		c.May = m.Health == ha.Unhealthy

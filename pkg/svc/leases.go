@@ -2,8 +2,6 @@ package svc
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,6 +21,7 @@ const LeasePrefix = "kubevip-"
 type Leases interface {
 	Stand(ha.Candidacy) error
 	Leave(namespace, name string)
+	Holder(namespace, name string) (ha.Holder, bool)
 }
 
 var _ Leases = (*ha.Fleet)(nil)
@@ -104,7 +103,7 @@ func (c *Controller) stand(key string, s *corev1.Service, r *entry, p Plan) erro
 		c.mu.Unlock()
 		health := ha.Healthy
 		err = c.o.Leases.Stand(ha.Candidacy{Namespace: lease.Namespace, Name: lease.Name, Owner: ownerOf(s, lease),
-			Rank: c.rank(mandate), Health: health})
+			Rank: c.ranking.rank(mandate, c.at.members[0], p.Rivals, preferred(s)), Health: health})
 	}
 	c.leave(key, r, keep)
 	r.stands = keep
@@ -128,34 +127,25 @@ func (c *Controller) leave(key string, r *entry, keep []types.NamespacedName) {
 		}
 		c.mu.Unlock()
 		if last {
+			c.ranking.forget(lease.String())
 			c.o.Leases.Leave(lease.Namespace, lease.Name)
 		}
 	}
 	r.stands = nil
 }
 
-// rank is this node's place among those that may hold a mandate, 0 for the first: by rendezvous hashing, so that each
-// is the first for its share of them, and when one goes only its share is spread anew.
-func (c *Controller) rank(mandate string) int {
-	if c.o.Others == nil {
-		return 0
-	}
-	return rankOf(mandate, c.o.Node, c.o.Others())
+// standsFor says that this node stands for a Lease of Services' own.
+func (c *Controller) standsFor(mandate string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.stands[mandate]) > 0
 }
 
-// rankOf is a node's place among itself and others.
-func rankOf(mandate, node string, others []string) int {
-	mine, rank := weigh(mandate, node), 0
-	for _, other := range others {
-		if weigh(mandate, other) > mine {
-			rank++
-		}
+// remark says once that a Service asks for a Lease of its own by an annotation that does nothing.
+func (c *Controller) remark(key string, s *corev1.Service) {
+	if c.at.forced || c.o.OnDemand || c.o.PerService || !isTrue(s, ForceAnnotation) {
+		return
 	}
-	return rank
-}
-
-// weigh is a node's weight for a mandate.
-func weigh(mandate, node string) uint64 {
-	sum := sha256.Sum256([]byte(mandate + "\x00" + node))
-	return binary.BigEndian.Uint64(sum[:])
+	c.at.forced = true
+	c.log.Warn("annotation "+ForceAnnotation+" does nothing without per_service_election_on_demand: such Services are held like any other", "service", key)
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"kube-vip.io/kube-vip/pkg/pool"
+	"kube-vip.io/kube-vip/pkg/vip"
 )
 
 // Facts are what is known around one Service.
@@ -20,8 +21,15 @@ type Facts struct {
 	// Node is this node, and Holds says that it has the Service's addresses now.
 	Node  string
 	Holds bool
-	// Unfit says why this node may hold no Service's address now; empty when it may.
+	// Unfit says why this node may hold none of the group's addresses now; empty when it may.
 	Unfit string
+	// Members are the nodes on which kube-vip runs, this one first; none means that only this one is known.
+	Members []Member
+	// Links are this node's interfaces, and Places where the Service's addresses were on them.
+	Links  []vip.Link
+	Places []vip.Place
+	// Interface is what interface-<namespace> of the pools says.
+	Interface string
 }
 
 // Plan is what a Service comes to.
@@ -44,6 +52,15 @@ type Plan struct {
 	// Candidate says that this node may hold the addresses; if not, Reason says why not.
 	Candidate bool
 	Reason    string
+	// Rivals are the others that may hold what has a Lease of its own, as well as this node.
+	Rivals []Member
+	// Nowhere says that no node can hold the addresses.
+	Nowhere bool
+	// NoPlace says what keeps this node from carrying some of the addresses, and Lacks what it would have to have;
+	// Placeless says that it can carry none.
+	NoPlace   string
+	Lacks     []string
+	Placeless bool
 }
 
 // plan is the one place where it is decided what a Service is to have. It is pure.
@@ -52,7 +69,7 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 		return Plan{Reason: why}
 	}
 	local := s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	p := Plan{Ours: true, Own: local || o.PerService}
+	p := Plan{Ours: true, Own: own(s, o, f)}
 	asked := requested(s)
 	p.From, p.Refused = asked.from, asked.refused
 	for _, addr := range asked.addrs {
@@ -78,7 +95,14 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 		p.Reason = "the annotation " + LeaseAnnotation + " can not be kept with externalTrafficPolicy Local: not every node could hold what shares the Lease"
 		return p
 	}
+	selector, err := selects(s)
 	switch {
+	case err != nil:
+		p.Reason = err.Error()
+		return p
+	case selector != nil && s.Annotations[LeaseAnnotation] != "":
+		p.Reason = "the annotation " + LeaseAnnotation + " can not be kept with the annotation " + SelectorAnnotation + ": not every node could hold what shares the Lease"
+		return p
 	case local && f.Endpoints.best == gone && f.Endpoints.known:
 		p.Reason = "no node has a ready endpoint, and externalTrafficPolicy is Local"
 		return p
@@ -87,11 +111,13 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 		return p
 	}
 	p.Announced = true
+	at := placementOf(s, o.Placement, f.Interface)
+	p.settle(at, f)
 	switch {
+	case p.Own:
+		p.elect(s, at, selector, f)
 	case f.Unfit != "":
 		p.Reason = f.Unfit
-	case local && !f.Endpoints.on(f.Node) && !(f.Holds && f.Endpoints.here(f.Node)):
-		p.Reason = "node " + f.Node + " has no ready endpoint, and externalTrafficPolicy is Local"
 	default:
 		p.Candidate = true
 	}

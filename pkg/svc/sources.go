@@ -113,7 +113,7 @@ func slim(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Node:
 		o.Status = corev1.NodeStatus{Addresses: o.Status.Addresses, Conditions: readyOnly(o.Status.Conditions)}
-		o.Annotations = nil
+		o.Annotations = only(o.Annotations, WeightAnnotation)
 	case *discoveryv1.EndpointSlice:
 		o.Annotations, o.OwnerReferences, o.Ports = nil, nil, nil
 		for i := range o.Endpoints {
@@ -124,6 +124,14 @@ func slim(o any) (any, error) {
 		o.Annotations = nil
 	}
 	return o, nil
+}
+
+// only keeps one of several annotations.
+func only(annotations map[string]string, key string) map[string]string {
+	if value, is := annotations[key]; is {
+		return map[string]string{key: value}
+	}
+	return nil
 }
 
 // readyOnly keeps the condition that is read, without the time of its last heartbeat.
@@ -152,7 +160,7 @@ func newSources(o Options) *sources {
 	core, discovery, networking := o.Client.CoreV1(), o.Client.DiscoveryV1(), o.Client.NetworkingV1()
 	s := &sources{
 		services: newSource(o.Log, "services", "", "no Service can get an address", core.Services(namespace), &corev1.Service{}, nil, nil),
-		nodes: newSource(o.Log, "nodes", "", "labels and addresses of nodes are not known: a Service may get an address of one",
+		nodes: newSource(o.Log, "nodes", "", "labels, cordons and addresses of nodes are not known: a Service may get an address of one, and one with a nodeSelector gets no node",
 			core.Nodes(), &corev1.Node{}, nil, nil),
 		cidrs: newSource(o.Log, "servicecidrs", "networking.k8s.io", "a Service may get an address of the cluster IPs' network",
 			networking.ServiceCIDRs(), &networkingv1.ServiceCIDR{}, nil, nil),

@@ -25,6 +25,7 @@ const (
 	ReasonAllocated = "AddressAllocated"
 	ReasonExhausted = "NoAddressLeft"
 	ReasonNotPlaced = "NoNode"
+	ReasonNoneLeft  = "NoNodeLeft"
 	ReasonInUse     = "AddressInUse"
 	ReasonBadPool   = "BadPool"
 )

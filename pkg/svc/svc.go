@@ -27,7 +27,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
-	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -52,12 +51,15 @@ type Options struct {
 	Mandate string
 	// Elsewhere says that an address is held under another mandate, since it is the control plane's, too; may be nil.
 	Elsewhere func(addr netip.Addr) (mandate string, ok bool)
-	// PerService gives each Service a Lease of its own. Without it only those have one that not every node can serve.
-	PerService bool
-	// Leases are stood for by this; Others lists the other nodes on which kube-vip runs, so that Leases spread; may be
-	// nil.
+	// PerService gives each Service a Lease of its own. Without it only those have one that not every node can serve,
+	// and with OnDemand those that ask for it.
+	PerService, OnDemand bool
+	// Leases are stood for by this.
 	Leases Leases
-	Others func() []string
+	// Others lists the other nodes on which kube-vip runs; may be nil. Lacks is told, at the start and whenever it
+	// changes, what this node has no place for, for the Others of the others; may be nil. Neither must block.
+	Others func() []Peer
+	Lacks  func(list []string)
 	Rules  Rules
 	// Allowed are the only ranges that a Service's address may be in; none allows all.
 	Allowed []netip.Prefix
@@ -68,8 +70,8 @@ type Options struct {
 	// Exclude keeps Services off nodes with the label node.kubernetes.io/exclude-from-external-load-balancers, unless
 	// they are of the control plane.
 	Exclude bool
-	// Fit is told, before anything else and whenever it changes, whether this node may hold Services' addresses, and
-	// if not, why not; may be nil. It must not block.
+	// Fit is told, once all Services were looked at and whenever it changes, whether this node may hold the group's
+	// addresses, and if not, why not; may be nil. It must not block.
 	Fit func(ok bool, reason string)
 	// ReadOnly keeps the Controller from writing anything to a Service.
 	ReadOnly bool
@@ -114,7 +116,9 @@ type Controller struct {
 
 	// The fields below belong to the worker.
 	cluster Cluster
-	unfit   string
+	unfit   string // why this node leaves the group's Services to others
+	at      footing
+	ranking *ranking
 	links   []vip.Link
 	known   map[string]*entry
 	book    *book
@@ -133,6 +137,13 @@ type entry struct {
 	born   time.Time
 	wasOwn bool // own when others were told of it
 	places []vip.Place
+	group  bool // it is to be held under the group's Lease
+
+	lacks     []string // what this node has no place for
+	noPlace   string   // and why
+	placeless bool
+	nowhere   time.Time // since when no node can hold it; zero while one can
+
 	said   string // the last reason that was logged
 	trying bool   // addresses out of a pool are being tried
 	failed bool   // they could not be tried or written, and will be again
@@ -146,12 +157,15 @@ func New(o Options) *Controller {
 	if o.Fit == nil {
 		o.Fit = func(bool, string) {}
 	}
+	if o.Lacks == nil {
+		o.Lacks = func([]string) {}
+	}
 	c := &Controller{
 		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 		stir:  make(chan struct{}, 1),
 		led:   map[string]bool{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
-		known: map[string]*entry{}, book: newBook(),
+		known: map[string]*entry{}, book: newBook(), ranking: newRanking(),
 	}
 	c.writer = newWriter(o, c.sources, c.metrics)
 	c.supply = newSupply(o, func(key string) { c.queue.Add(key) })
@@ -235,14 +249,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.look()
 	c.pools()
 	c.cluster = c.sources.cluster()
-	c.unfit = unfit(c.sources.node(c.o.Node), c.o.Exclude)
-	c.o.Fit(c.unfit == "", c.unfit)
+	c.at.members = c.muster()
+	c.unfit = deferring(c.at.members, "")
 	for _, s := range c.firstCome() {
 		c.reconcile(key(s))
 	}
+	c.assess()
 	work.Go(func() { c.writer.run(ctx) })
 	work.Go(func() { <-ctx.Done(); c.queue.ShutDown() })
 	work.Go(func() { c.lookAgain(ctx) })
+	work.Go(func() { c.mind(ctx) })
 	work.Go(func() { c.supply.run(ctx, func() bool { return c.leads(c.o.Mandate) }, c.all) })
 	c.work()
 	return nil
@@ -275,6 +291,7 @@ func (c *Controller) work() {
 			c.reconcile(key)
 			c.metrics.reconciled(time.Since(began))
 		}
+		c.assessSoon()
 		c.count()
 		c.queue.Done(key)
 	}
@@ -290,14 +307,11 @@ func (c *Controller) count() {
 
 // surroundings looks at the nodes and networks again.
 func (c *Controller) surroundings() {
-	now, why := c.sources.cluster(), unfit(c.sources.node(c.o.Node), c.o.Exclude)
-	if why != c.unfit {
-		c.o.Fit(why == "", why)
-	}
-	if why != c.unfit || !now.equal(c.cluster) {
-		c.cluster, c.unfit = now, why
+	if now := c.sources.cluster(); !now.equal(c.cluster) {
+		c.cluster = now
 		c.all()
 	}
+	c.assess()
 }
 
 // lookAgain has the interfaces looked at when something hints at a change, and now and then.
@@ -410,10 +424,17 @@ func (c *Controller) reconcile(key string) {
 	}
 	r.failed = false
 	r.own, r.lease, r.born = p.Own, leaseOf(s), s.CreationTimestamp.Time
+	c.at.stale = r.lack(p) || c.at.stale
+	if !p.Nowhere {
+		r.nowhere = time.Time{}
+	} else if r.nowhere.IsZero() {
+		r.nowhere = time.Now()
+	}
+	c.remark(key, s)
 	c.use(key, s, r, p)
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
 	c.say(key, r, p, problem)
-	c.show(key, p, problem)
+	c.show(key, r, p, problem)
 }
 
 func (c *Controller) facts(key string, s *corev1.Service, r *entry) Facts {
@@ -426,6 +447,7 @@ func (c *Controller) facts(key string, s *corev1.Service, r *entry) Facts {
 	c.mu.Unlock()
 	return Facts{
 		Endpoints: c.sources.endpointsOf(key), Cluster: c.cluster, Node: c.o.Node, Holds: holds, Unfit: c.unfit,
+		Members: c.at.members, Links: c.links, Places: r.places, Interface: c.book.Pools().Interface(s.Namespace),
 		Clash: func(addr netip.Addr) string { return c.book.clash(tenant(s), addr) },
 	}
 }
@@ -485,6 +507,7 @@ func (c *Controller) forget(key string, r *entry) {
 		c.queue.Add(waiting)
 	}
 	delete(c.known, key)
+	c.at.stale = true
 }
 
 // claim claims the Service's addresses, and says what keeps this node from carrying them.
@@ -516,24 +539,7 @@ func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) erro
 
 // placement is where the Service's addresses go.
 func (c *Controller) placement(s *corev1.Service) vip.Placement {
-	return placementOf(s, c.o.Placement, c.book.Pools())
-}
-
-// placementOf is where the addresses of s go, if not to the place of all that say nothing themselves.
-func placementOf(s *corev1.Service, at vip.Placement, pools pool.Pools) vip.Placement {
-	if name := pools.Interface(s.Namespace); name == "auto" {
-		at.Interface = ""
-	} else if name != "" {
-		at.Interface, at.Setting = name, "ConfigMap "+PoolConfigMap
-	}
-	switch name := strings.TrimSpace(s.Annotations[InterfaceAnnotation]); name {
-	case "":
-	case "auto":
-		at.Interface = ""
-	default:
-		at.Interface, at.Setting = name, "annotation "+InterfaceAnnotation
-	}
-	return at
+	return placementOf(s, c.o.Placement, c.book.Pools().Interface(s.Namespace))
 }
 
 func (c *Controller) leads(mandate string) bool {
@@ -564,7 +570,7 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 
 // show has the status written if this is the node to do it: the one that holds the first address, or, when no node is
 // to hold it, the one that leads the group.
-func (c *Controller) show(key string, p Plan, problem error) {
+func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	mandate := c.o.Mandate
 	if len(p.Addrs) > 0 && p.Announced {
 		mandate = c.mandateOf(p.Addrs[0])
@@ -573,11 +579,19 @@ func (c *Controller) show(key string, p Plan, problem error) {
 		c.writer.drop(key)
 		return
 	}
+	if p.Nowhere && !c.vacant(key, r, p) {
+		return
+	}
+	if !p.Candidate && p.Announced && c.standsFor(mandate) {
+		problem = errors.New(p.Reason) // it shares a Lease with others that this node can hold
+	}
 	if !p.Announced || problem != nil {
 		reason, message := ReasonWithdrawn, p.Reason
 		switch {
 		case problem != nil:
 			reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
+		case p.Nowhere:
+			reason = ReasonNotPlaced
 		case len(p.Addrs) == 0 && len(p.Refused) > 0:
 			reason = ReasonRefused
 		case len(p.Addrs) == 0:

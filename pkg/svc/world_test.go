@@ -22,7 +22,7 @@ func TestRead(t *testing.T) {
 	objects := func() []runtime.Object {
 		slice := backends("n1")[0]
 		slice.ObjectMeta = metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: map[string]string{"kubernetes.io/service-name": "web"}}
-		return []runtime.Object{service("web"), service("other"), slice, node("n1", "10.0.0.1"), member("n1", 0), lease("shop", "kubevip-web", "n1", 0),
+		return []runtime.Object{service("web"), service("other"), slice, addressed("n1", "10.0.0.1"), member("n1", 0), lease("shop", "kubevip-web", "n1", 0),
 			&older{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}},
 			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: PoolNamespace, Name: PoolConfigMap}}}
 	}

@@ -83,7 +83,7 @@ var kernelCases = []struct {
 			t.Errorf("%d addresses are ours, want %d", len(addrs), len(vips)-1)
 		}
 		again := slices.Clone(addrs)
-		again[0].index = 0                 // as of one who knows it by name only
+		again[0].index = 0                  // as of one who knows it by name only
 		again = append(again, addrs[1:]...) // which are gone by then
 		if err := errors.Join(n.RemoveAll(again)...); err != nil {
 			t.Error(err)

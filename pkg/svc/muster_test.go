@@ -1,0 +1,321 @@
+package svc
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"kube-vip.io/kube-vip/pkg/ha"
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// leases are Leases with one holder.
+type leases struct {
+	stood  []ha.Candidacy
+	holder ha.Holder
+}
+
+func (l *leases) Stand(c ha.Candidacy) error           { l.stood = append(l.stood, c); return nil }
+func (l *leases) Leave(string, string)                 {}
+func (l *leases) Holder(_, _ string) (ha.Holder, bool) { return l.holder, l.holder.Identity != "" }
+
+type claims struct{}
+
+func (claims) Claim(string, string, []vip.VIP) {}
+func (claims) Unclaim(string)                  {}
+
+// assessor is a Controller that does not run, and what it tells.
+type assessor struct {
+	*Controller
+	mu     sync.Mutex
+	peers  []Peer // guarded by mu
+	lacks  []string
+	fit    []string // every reason that Fit was told, in order; empty for a node that fits
+	leases leases
+	log    bytes.Buffer
+}
+
+func newAssessor(t *testing.T, o Options) *assessor {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: "127.0.0.1:1"}) // nobody asks it
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &assessor{}
+	o.Node, o.Mandate, o.Exclude = "n1", "group", true
+	o.Client, o.Writer, o.Events = client, client, client
+	o.Others = func() []Peer {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return j.peers
+	}
+	o.Lacks = func(list []string) { j.lacks = list }
+	o.Fit = func(ok bool, reason string) {
+		if ok != (reason == "") {
+			t.Errorf("fit %t: %q", ok, reason)
+		}
+		j.fit = append(j.fit, reason)
+	}
+	o.Leases, o.Claimer = &j.leases, claims{}
+	o.Log = slog.New(slog.NewTextHandler(&j.log, nil))
+	j.Controller = New(o)
+	t.Cleanup(j.queue.ShutDown)
+	t.Cleanup(j.writer.queue.ShutDown)
+	j.at.members = j.muster()
+	return j
+}
+
+// meet says who else is there.
+func (j *assessor) meet(peers ...Peer) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.peers = peers
+}
+
+// have puts objects where the informers would.
+func (j *assessor) have(t *testing.T, objects ...any) {
+	t.Helper()
+	for _, o := range objects {
+		store := j.sources.nodes.informer.GetStore()
+		if _, is := o.(*corev1.Service); is {
+			store = j.sources.services.informer.GetStore()
+		}
+		if err := store.Add(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// last is what Fit was told last, and how often it was told anything.
+func (j *assessor) last() string {
+	if len(j.fit) == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%d: %s", len(j.fit), j.fit[len(j.fit)-1])
+}
+
+func (j *assessor) expect(t *testing.T, want string) {
+	t.Helper()
+	j.assess()
+	if got := j.last(); got != want {
+		t.Errorf("Fit was told %q, want %q", got, want)
+	}
+}
+
+func TestAssess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{})
+		j.meet(Peer{Node: "n2"})
+		j.have(t, node("n1"), node("n2"))
+		j.expect(t, "1: ")
+		j.expect(t, "1: ") // the same is not told twice
+
+		j.have(t, node("n1", cordon))
+		j.expect(t, "2: node n1 is cordoned (spec.unschedulable)")
+		j.have(t, node("n2", cordon))
+		j.expect(t, "3: ")
+		j.have(t, node("n2"))
+		j.expect(t, "4: node n1 is cordoned (spec.unschedulable)")
+		j.meet()
+		j.expect(t, "5: ")
+		j.meet(Peer{Node: "n2", Lacks: []string{lacksAll}})
+		j.expect(t, "5: ")
+
+		// A kubelet that is unwell for a moment moves nothing, however often.
+		j.meet(Peer{Node: "n2"})
+		for range 3 {
+			j.have(t, node("n1", is(corev1.ConditionUnknown)))
+			j.expect(t, "5: ")
+			time.Sleep(notReadyFor - time.Second)
+			j.expect(t, "5: ")
+			j.have(t, node("n1"))
+			j.expect(t, "5: ")
+		}
+		j.have(t, node("n1", is(corev1.ConditionFalse)))
+		j.expect(t, "5: ")
+		time.Sleep(notReadyFor)
+		j.expect(t, "6: node n1 is not ready (its condition Ready is False)")
+		j.have(t, node("n2", is(corev1.ConditionFalse)))
+		j.expect(t, "7: ")
+	})
+}
+
+// TestMind: who comes and goes is noticed although no event tells of it.
+func TestMind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{})
+		go j.mind(t.Context())
+		noticed := func(want bool) {
+			t.Helper()
+			time.Sleep(membersEvery + time.Millisecond)
+			synctest.Wait()
+			if got := j.queue.Len() > 0; got != want {
+				t.Errorf("noticed %t, want %t", got, want)
+			}
+			for j.queue.Len() > 0 {
+				key, _ := j.queue.Get()
+				j.queue.Done(key)
+			}
+		}
+		noticed(false)
+		j.meet(Peer{Node: "n2"})
+		noticed(true)
+		noticed(false)
+		j.meet(Peer{Node: "n2", Lacks: []string{"eth1"}})
+		noticed(true)
+	})
+}
+
+// TestLacks: what has no place here is told, and when that is all of the group's, this node leaves it to one that does.
+func TestLacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{Pools: PoolsOff})
+		j.meet(Peer{Node: "n2"})
+		here := vip.Link{Index: 2, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}
+		look := func(links ...vip.Link) {
+			t.Helper()
+			j.links = links
+			for _, key := range slices.Sorted(slices.Values(j.sources.services.informer.GetStore().ListKeys())) {
+				j.reconcile(key)
+			}
+			if !j.at.stale {
+				t.Error("other interfaces are no reason to assessor anew")
+			}
+		}
+		anyway := annotated(EndpointlessAnnotation, "true")
+		j.have(t, service("a", asking("10.0.0.10"), anyway), service("b", asking("10.9.0.10"), anyway),
+			service("c", asking("10.0.0.11"), anyway, annotated(InterfaceAnnotation, "eth1")))
+		check := func(lacks, fit string) {
+			t.Helper()
+			j.expect(t, fit)
+			if got := strings.Join(j.lacks, " "); got != lacks {
+				t.Errorf("lacks %s, want %s", got, lacks)
+			}
+		}
+		look(here)
+		check("10.9.0.10 eth1", "1: ")
+		look(vip.Link{Index: 3, Name: "eth1", Up: true})
+		check("* 10.0.0.10 10.9.0.10", "2: it can hold no Service's address; node n1: no interface's subnet contains 10.0.0.10 any more; it was on eth0")
+		j.meet(Peer{Node: "n2", Lacks: []string{lacksAll}})
+		check("* 10.0.0.10 10.9.0.10", "3: ") // as well here as there
+		look(here)
+		check("10.9.0.10 eth1", "3: ")
+	})
+}
+
+// TestLacksBounded: a node that has nothing does not fill its member Lease.
+func TestLacksBounded(t *testing.T) {
+	j := newAssessor(t, Options{})
+	for i := range 1000 {
+		j.known[fmt.Sprint("shop/", i)] = &entry{lacks: []string{fmt.Sprint("10.0.0.", i)}}
+	}
+	if lacks, _ := j.missing(); len(lacks) != mostLacks {
+		t.Errorf("it tells of %d", len(lacks))
+	}
+}
+
+// TestVacant: that no node can hold a Service is told when it has lasted, and never while somebody holds it.
+func TestVacant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{})
+		r := &entry{nowhere: time.Now(), own: true, lease: types.NamespacedName{Namespace: "shop", Name: "kubevip-a"}}
+		p := Plan{Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.10")}}
+		if j.vacant("shop/a", r, p) {
+			t.Error("it is told at once")
+		}
+		time.Sleep(nowhereFor)
+		j.leases.holder = ha.Holder{Identity: "n3", Expires: time.Now().Add(time.Second)}
+		if j.vacant("shop/a", r, p) {
+			t.Error("it is told while n3 holds the Lease")
+		}
+		time.Sleep(2 * time.Second)
+		if !j.vacant("shop/a", r, p) {
+			t.Error("it is not told")
+		}
+	})
+}
+
+// TestAlarm: that no node is left is told when it has lasted, once, and again when it is for another reason.
+func TestAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{})
+		j.have(t, node("n1", excluded), node("n2"))
+		j.meet(Peer{Node: "n2"})
+		said := func(want int) {
+			t.Helper()
+			for range 3 {
+				j.assess()
+				time.Sleep(noneLeftFor)
+			}
+			if got := strings.Count(j.log.String(), "level=WARN msg=\"no node is left to hold Services' addresses: node n1 has the label "); got != want {
+				t.Errorf("it was said %d times, want %d:\n%s", got, want, j.log.String())
+			}
+		}
+		said(0)
+		j.have(t, node("n2", excluded))
+		j.assess()
+		time.Sleep(noneLeftFor - time.Second)
+		j.assess()
+		if j.at.noneSaid != "" {
+			t.Error("it is said at once")
+		}
+		said(1)
+		j.meet()
+		said(2)
+		j.have(t, node("n1"))
+		said(2)
+		if !strings.Contains(j.log.String(), "a node is left to hold Services' addresses again") {
+			t.Error("it is not said that it is over")
+		}
+	})
+}
+
+// TestForcedInVain: an annotation that does nothing is told of once.
+func TestForcedInVain(t *testing.T) {
+	for _, onDemand := range []bool{false, true} {
+		j := newAssessor(t, Options{OnDemand: onDemand, Pools: PoolsOff})
+		forced := annotated(ForceAnnotation, "true")
+		j.have(t, service("a", forced), service("b", forced))
+		j.reconcile("shop/a")
+		j.reconcile("shop/b")
+		want := 1
+		if onDemand {
+			want = 0
+		}
+		if got := strings.Count(j.log.String(), "forcePerServiceElection does nothing without per_service_election_on_demand"); got != want {
+			t.Errorf("on demand %t: it was said %d times, want %d", onDemand, got, want)
+		}
+	}
+}
+
+// TestStand: a candidacy has the rank that goes with the others that may hold it.
+func TestStand(t *testing.T) {
+	j := newAssessor(t, Options{PerService: true})
+	j.have(t, node("n1", weighing("0")), node("n2"), node("n3", cordon))
+	j.meet(Peer{Node: "n2"}, Peer{Node: "n3"})
+	j.assess()
+	for name, change := range map[string]func(*corev1.Service){
+		"1": annotated(EndpointlessAnnotation, "true"),
+		"0": annotated(PreferredAnnotation, "n1"),
+	} {
+		s := service("a", asking("10.0.0.10"), annotated(EndpointlessAnnotation, "true"), change)
+		j.leases.stood = nil
+		j.have(t, s)
+		j.reconcile("shop/a")
+		if len(j.leases.stood) != 1 || fmt.Sprint(j.leases.stood[0].Rank) != name {
+			t.Errorf("it stands as %+v, want rank %s", j.leases.stood, name)
+		}
+	}
+}
