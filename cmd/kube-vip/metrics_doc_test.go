@@ -170,7 +170,7 @@ func text(e ast.Expr) (string, bool) {
 // shownMetrics is what /metrics of a wired instance shows that does not run, those of Go and of the process left out.
 func shownMetrics(t *testing.T) map[string]metric {
 	t.Helper()
-	loaded, err := config.Load(nil, []string{"cp_enable=true", "address=192.0.2.10", "svc_enable=true", "vip_arp=true", "vip_nodename=node-1"})
+	loaded, err := config.Load(nil, []string{"cp_enable=true", "address=192.0.2.10", "svc_enable=true", "enable_service_security=true", "vip_arp=true", "vip_nodename=node-1"})
 	if err != nil {
 		t.Fatal(err)
 	}

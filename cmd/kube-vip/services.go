@@ -11,8 +11,10 @@ import (
 	"kube-vip.io/kube-vip/pkg/arp"
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/cp"
+	"kube-vip.io/kube-vip/pkg/filter"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/kube"
+	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
@@ -64,6 +66,12 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		return err
 	}
 	options.Leases, options.Others = fleet, others
+	if w.c.Services.Guard {
+		f := filter.New(filter.Options{Log: w.log, Registerer: w.registry})
+		options.Guard = guard{f, w.log}
+		options.Also = []pool.Port{{Number: w.c.ControlPlane.Port, Protocol: "TCP"}}
+		w.speakers = append(w.speakers, f)
+	}
 	w.services = svc.New(options)
 	election = ha.NewElection(ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
@@ -82,6 +90,39 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	}
 	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election, fleet)
 	return nil
+}
+
+// guard has a filter let through what Services declare.
+type guard struct {
+	*filter.Filter
+	log *slog.Logger
+}
+
+// Guard implements svc.Guard.
+func (g guard) Guard(list []svc.Guarded) {
+	rules := make([]filter.Rule, len(list))
+	for i, one := range list {
+		rules[i].Addr = one.Addr
+		for _, p := range one.Ports {
+			rules[i].Ports = append(rules[i].Ports, filter.Port{Protocol: protocolOf(p.Protocol), Number: p.Number})
+		}
+	}
+	if err := g.Set(rules); err != nil {
+		g.log.Warn("not all that Services declare can be let through", "err", err)
+	}
+}
+
+// protocolOf is the number of a Service's protocol; one that nobody knows is refused by the filter.
+func protocolOf(name string) filter.Protocol {
+	switch name {
+	case "", "TCP":
+		return filter.TCP
+	case "UDP":
+		return filter.UDP
+	case "SCTP":
+		return filter.SCTP
+	}
+	return 0
 }
 
 // fleet stands for the Leases of single Services.

@@ -96,6 +96,8 @@ type Services struct {
 	Class     Class
 	// AllowedRanges are the networks that a VIP must be in; none allow all.
 	AllowedRanges []netip.Prefix
+	// Guard lets only the ports of a Service, and ICMP, reach its VIP.
+	Guard bool
 	// Pools says whether addresses are given out from the ConfigMap kubevip: "on", "off", or "auto" for unless a
 	// cloud provider does.
 	Pools string

@@ -138,6 +138,12 @@ func Settings() []Setting {
 			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Class.Only} },
 		},
 		{
+			Name: "onlyAllowTrafficServicePorts", Env: []string{"enable_service_security"}, Key: "onlyAllowTrafficServicePorts", KeyAliases: []string{"enableServiceSecurity"},
+			Default: "false", Example: "true", Group: groupServices,
+			Usage: "let only the ports of a Service, and ICMP, reach its VIP from the network, by nftables",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.Services.Guard} },
+		},
+		{
 			Name: "vipAllowedRanges", Env: []string{"vip_allowed_ranges"}, Key: "vipAllowedRanges",
 			Example: "10.0.0.0/24,2001:db8::/64", Group: groupServices,
 			Usage: "networks that the VIP of a Service must be in, as CIDRs separated by commas; empty allows all",

@@ -18,7 +18,6 @@ const notYet = " are not supported yet by this version"
 // UnsupportedSettings lists the settings that are accepted and not acted on.
 func UnsupportedSettings() []Unsupported {
 	const (
-		security  = "ignored: packet filters for the VIPs of Services" + notYet
 		debounce  = "ignored: pauses between changes of endpoints" + notYet
 		etcd      = "ignored: elections by etcd" + notYet + "; the Lease is used"
 		mpbgp     = "ignored: other next hops for the second address family (MP-BGP)" + notYet
@@ -45,7 +44,6 @@ func UnsupportedSettings() []Unsupported {
 	}
 	return []Unsupported{
 		// Not supported yet.
-		{Flags: []string{"onlyAllowTrafficServicePorts"}, Env: []string{"enable_service_security"}, Keys: []string{"onlyAllowTrafficServicePorts", "enableServiceSecurity"}, Bool: true, Why: security},
 		one("mirrorDestInterface", "mirror_dest_interface", "mirrorDestInterface", false, "ignored: traffic mirrors"+notYet),
 		one("debounceTime", "debounce_time", "debounceTime", false, debounce),
 		{Env: []string{"enable_upnp", "enableUPNP"}, Keys: []string{"enableUPNP"}, Why: upnp},

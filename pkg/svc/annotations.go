@@ -24,6 +24,8 @@ const (
 	SelectorAnnotation = "kube-vip.io/nodeSelector"
 	// PreferredAnnotation is the node that tries for the Service's Lease before all others.
 	PreferredAnnotation = "kube-vip.io/preferredNode"
+	// UnguardedAnnotation lets everything reach the Service's addresses where Options.Guard would let only its ports.
+	UnguardedAnnotation = "kube-vip.io/ignore-service-security"
 	// EndpointlessAnnotation has a Service announced that has no endpoint at all; only with
 	// externalTrafficPolicy Cluster.
 	EndpointlessAnnotation = "kube-vip.io/allow-reconcile-without-endpoints"
@@ -56,6 +58,8 @@ func Annotations() []Annotation {
 		{Key: ForceAnnotation, Values: "`true`", Effect: "the Service has a Lease of its own, where `per_service_election_on_demand` is set"},
 		{Key: SelectorAnnotation, Values: "a label selector, as for `kubectl -l`", Effect: "only nodes that match it hold the addresses"},
 		{Key: PreferredAnnotation, Values: "a node", Effect: "the node that tries first when the addresses are to be held anew; what is held elsewhere stays there"},
+		{Key: UnguardedAnnotation, Values: "`true`",
+			Effect: "with `enable_service_security`, other ports of the addresses can be reached all the same"},
 		{Key: EndpointlessAnnotation, Values: "`true`",
 			Effect: "the addresses stay without any endpoint; only with `externalTrafficPolicy: Cluster`"},
 		{Key: WeightAnnotation, Values: "on a Node: 0 to 1000; 100 if it is not there", Effect: "the node's share of the Leases of Services; with 0 it tries after all others"},

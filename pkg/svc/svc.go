@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -73,6 +74,10 @@ type Options struct {
 	// Fit is told, once all Services were looked at and whenever it changes, whether this node may hold the group's
 	// addresses, and if not, why not; may be nil. It must not block.
 	Fit func(ok bool, reason string)
+	// Guard is told which ports of Services' addresses may be reached, before they are claimed; nil guards nothing. Also
+	// are the ports that may be reached besides on an address that is held under another mandate.
+	Guard Guard
+	Also  []pool.Port
 	// ReadOnly keeps the Controller from writing anything to a Service.
 	ReadOnly bool
 
@@ -123,6 +128,9 @@ type Controller struct {
 	known   map[string]*entry
 	book    *book
 
+	unguarded bool      // there is news for the Guard
+	guardedAt time.Time // when it was told last
+
 	poolVersion string
 	counted     time.Time // when the pools were counted last
 }
@@ -143,6 +151,8 @@ type entry struct {
 	noPlace   string   // and why
 	placeless bool
 	nowhere   time.Time // since when no node can hold it; zero while one can
+
+	exposure exposure
 
 	said   string // the last reason that was logged
 	trying bool   // addresses out of a pool are being tried
@@ -254,6 +264,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, s := range c.firstCome() {
 		c.reconcile(key(s))
 	}
+	c.unguarded = true // what an earlier life left is not for ever
+	c.guardSoon()
 	c.assess()
 	work.Go(func() { c.writer.run(ctx) })
 	work.Go(func() { <-ctx.Done(); c.queue.ShutDown() })
@@ -292,6 +304,7 @@ func (c *Controller) work() {
 			c.metrics.reconciled(time.Since(began))
 		}
 		c.assessSoon()
+		c.guardSoon()
 		c.count()
 		c.queue.Done(key)
 	}
@@ -431,6 +444,7 @@ func (c *Controller) reconcile(key string) {
 		r.nowhere = time.Now()
 	}
 	c.remark(key, s)
+	c.expose(r, exposureOf(s), slices.Equal(r.addrs, p.Addrs))
 	c.use(key, s, r, p)
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
 	c.say(key, r, p, problem)
@@ -507,7 +521,7 @@ func (c *Controller) forget(key string, r *entry) {
 		c.queue.Add(waiting)
 	}
 	delete(c.known, key)
-	c.at.stale = true
+	c.at.stale, c.unguarded = true, true
 }
 
 // claim claims the Service's addresses, and says what keeps this node from carrying them.
