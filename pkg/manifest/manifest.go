@@ -100,6 +100,14 @@ func DaemonSet(o Options) *appsv1.DaemonSet {
 	}
 }
 
+// memoryLimit is far above what is used: 40 MB by the control plane's VIP, 160 MB by 5 000 Services that all begin at once.
+func memoryLimit(services bool) resource.Quantity {
+	if services {
+		return resource.MustParse("512Mi")
+	}
+	return resource.MustParse("128Mi")
+}
+
 func podSpec(o Options, nodeName corev1.EnvVar) corev1.PodSpec {
 	// A clean stop takes less than a second. The rest is for an API server that is slow to take the Lease back.
 	gracePeriod := int64(5)
@@ -126,7 +134,7 @@ func podSpec(o Options, nodeName corev1.EnvVar) corev1.PodSpec {
 				corev1.ResourceMemory: resource.MustParse("48Mi"),
 			},
 			// No limit on CPU: throttled for a period, the holder would miss its renewal.
-			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")},
+			Limits: corev1.ResourceList{corev1.ResourceMemory: memoryLimit(o.Config.Services.Enable)},
 		},
 	}
 	if port := o.Config.Observe.HealthCheckPort; port != 0 {
