@@ -25,6 +25,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/cp"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/kube"
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
@@ -361,7 +362,7 @@ func arpOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 func cpOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer, network *vip.Netlink) cp.Options {
 	h := c.ControlPlane.Health
 	return cp.Options{
-		Addresses: c.ControlPlane.Addresses, DNSMode: cp.DNSMode(c.Network.DNSMode), Port: c.ControlPlane.Port,
+		Addresses: c.ControlPlane.Addresses, DNSMode: names.Mode(c.Network.DNSMode), Port: c.ControlPlane.Port,
 		Placement: placement(c.Network),
 		Health: cp.HealthOptions{
 			Enable: h.Enable, URL: h.Address, CAPath: h.CAPath, Period: h.Period, Timeout: h.Timeout,

@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -70,7 +71,7 @@ type Options struct {
 	// Addresses are IP addresses and DNS names, as they were configured.
 	Addresses []string
 	// DNSMode chooses among the addresses of a name.
-	DNSMode DNSMode
+	DNSMode names.Mode
 	// Port is the API server's.
 	Port uint16
 	// Placement says where the VIPs go.
@@ -89,7 +90,7 @@ type Options struct {
 	Claimer Claimer
 	Links   Links
 	// Resolver looks names up; nil means net.DefaultResolver.
-	Resolver Resolver
+	Resolver names.Resolver
 	// Listener is told of changes of health; may be nil.
 	Listener HealthListener
 
@@ -116,7 +117,7 @@ type ControlPlane struct {
 	health Health
 
 	// The fields below belong to Run's own goroutine.
-	resolved map[string]resolution
+	resolved map[string]names.Resolution
 	places   []vip.Place
 	vips     []vip.VIP // as claimed
 	claimed  bool
@@ -148,7 +149,7 @@ func New(o Options) (*ControlPlane, error) {
 		changes:  make(chan struct{}, 1),
 		listener: o.Listener,
 		health:   Health{Reason: notKnown},
-		resolved: make(map[string]resolution),
+		resolved: make(map[string]names.Resolution),
 		links:    judge{fall: 1, rise: 1, period: followEvery},
 	}
 	c.check = &certificateCheck{certificate: c.server.certificate, log: o.Log, kick: make(chan struct{}, 1)}
@@ -177,7 +178,7 @@ func New(o Options) (*ControlPlane, error) {
 		errs = append(errs, errors.New("address: the control plane has no VIP: give an IP address or a DNS name"))
 	}
 	switch o.DNSMode {
-	case "", DNSFirst, DNSIPv4, DNSIPv6, DNSDual:
+	case "", names.First, names.IPv4, names.IPv6, names.Dual:
 	default:
 		errs = append(errs, fmt.Errorf("dns_mode: %q is none of first, ipv4, ipv6, dual", o.DNSMode))
 	}
@@ -242,10 +243,10 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	} else {
 		c.check.check()
 	}
-	names := make(chan resolution)
+	resolutions := make(chan names.Resolution)
 	if len(c.names) > 0 {
-		f := &follower{resolver: c.o.Resolver, mode: c.o.DNSMode, names: c.names, log: c.log}
-		running.Go(func() { f.run(ctx, names) })
+		f := &names.Follower{Resolver: c.o.Resolver, Mode: c.o.DNSMode, Names: c.names, Log: c.log}
+		running.Go(func() { f.Run(ctx, resolutions) })
 	}
 	running.Go(func() { c.check.run(ctx) })
 
@@ -259,8 +260,8 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		case o := <-opinions:
 			c.heard(o)
 			continue
-		case n := <-names:
-			c.resolved[n.name] = n
+		case n := <-resolutions:
+			c.resolved[n.Name] = n
 		case <-c.changes:
 			if wait := followPause - time.Since(followed); wait > 0 {
 				timer.Reset(wait)
@@ -360,11 +361,11 @@ func (c *ControlPlane) addresses() (addrs []netip.Addr, problems []error, asked 
 	}
 	for _, name := range c.names {
 		r := c.resolved[name]
-		for _, a := range r.addrs {
+		for _, a := range r.Addrs {
 			add(a)
 		}
-		if len(r.addrs) == 0 && r.err != nil {
-			problems = append(problems, fmt.Errorf("address: %w", r.err))
+		if len(r.Addrs) == 0 && r.Err != nil {
+			problems = append(problems, fmt.Errorf("address: %w", r.Err))
 		}
 	}
 	return addrs, problems, len(c.resolved) == len(c.names)
@@ -450,4 +451,11 @@ func (c *ControlPlane) publish() {
 	if c.listener != nil && (first || before.OK != ok || before.Able != now.Able || before.Serving != serving) {
 		c.listener(now)
 	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }

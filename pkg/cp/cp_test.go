@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -323,7 +324,7 @@ func TestControlPlaneNames(t *testing.T) {
 			o.Log = slog.New(logs)
 			o.Addresses = []string{"vip.example", "10.0.0.9", "vip.example"}
 			o.Resolver = z
-			o.DNSMode = DNSDual
+			o.DNSMode = names.Dual
 		})
 		defer n.stop()
 		time.Sleep(500 * ms)
@@ -363,7 +364,7 @@ func TestControlPlaneNameNotKnownYet(t *testing.T) {
 		z := &zone{hangs: true}
 		n := runNode(t, func(o *Options, _ *node) { o.Addresses, o.Resolver = []string{"vip.example"}, z })
 		defer n.stop()
-		time.Sleep(resolveTimeout - ms)
+		time.Sleep(3*time.Second - ms)
 		n.want("0s claim cp plndr-cp-lock []")
 		time.Sleep(2 * ms)
 		n.want("3s unable, serving true: address: lookup vip.example: i/o timeout")
