@@ -14,6 +14,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/filter"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/kube"
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/pkg/vip"
@@ -156,6 +157,7 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 		Allowed: c.Services.AllowedRanges, Endpoints: c.Services.Endpoints, ReadOnly: c.Services.DisableUpdates,
 		PerService: c.Services.Placement == config.PlacementLease, OnDemand: c.Services.OnDemand,
 		Pools:     svc.PoolMode(c.Services.Pools),
+		DNSMode:   names.Mode(c.Network.DNSMode),
 		Exclude:   c.Services.ExcludeLabel == "honour",
 		Placement: servicesPlacement(c.Network, c.Services),
 		Log:       log, Registerer: registry,

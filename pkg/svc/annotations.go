@@ -2,7 +2,7 @@ package svc
 
 // Annotations of Services. They are a contract with the YAML that people have.
 const (
-	// AddressesAnnotation lists the addresses that a Service is to have, IPv4 and IPv6, in order. It counts more
+	// AddressesAnnotation lists the addresses that a Service is to have, IPv4, IPv6 and names, in order. It counts more
 	// than spec.loadBalancerIP. An address out of a pool is written there, too.
 	AddressesAnnotation = "kube-vip.io/loadbalancerIPs"
 	// AllocatedAnnotation repeats what AddressesAnnotation says when that comes out of a pool. A Service whose owner
@@ -47,7 +47,7 @@ type Annotation struct {
 // Annotations is the table: one row for each annotation of a Service or a Node that this package reads or writes.
 func Annotations() []Annotation {
 	return []Annotation{
-		{Key: AddressesAnnotation, Values: "IP addresses, separated by commas", Written: true,
+		{Key: AddressesAnnotation, Values: "IP addresses and DNS names, separated by commas", Written: true,
 			Effect: "the addresses that the Service is to have; counts more than `spec.loadBalancerIP`; what a pool gave is written here"},
 		{Key: AllocatedAnnotation, Values: "as above", Written: true, Effect: "the same addresses, when they come out of a pool; take both away to have new ones"},
 		{Key: IgnoreAnnotation, Values: "`true`", Effect: "kube-vip leaves the Service alone, and takes off what it had put on"},

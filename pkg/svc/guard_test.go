@@ -35,7 +35,7 @@ func TestGuarded(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			known := map[string]*entry{}
 			for _, s := range test.services {
-				known[key(s)] = &entry{addrs: requested(s).addrs, exposure: exposureOf(s)}
+				known[key(s)] = &entry{addrs: requested(s, nil).addrs, exposure: exposureOf(s)}
 			}
 			got := guarded(known, func(a netip.Addr) []pool.Port {
 				if a.String() == "10.0.0.10" {

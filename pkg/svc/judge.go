@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kube-vip.io/kube-vip/pkg/ha"
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/pool"
 )
 
@@ -85,8 +86,8 @@ func (j *judge) plan(s *corev1.Service, e Endpoints, node string, holds bool) Pl
 	members := j.muster(node)
 	return plan(s, j.o, Facts{
 		Endpoints: e, Cluster: j.cluster, Node: node, Holds: holds, Unfit: deferring(members, ""), Members: members,
-		Interface: j.book.Pools().Interface(s.Namespace),
-		Clash:     func(addr netip.Addr) string { return j.book.clash(tenant(s), addr) },
+		Interface: j.book.Pools().Interface(s.Namespace), Names: func(name string) (names.Resolution, bool) { r, is := j.w.Names[name]; return r, is },
+		Clash: func(addr netip.Addr) string { return j.book.clash(tenant(s), addr) },
 	})
 }
 

@@ -18,6 +18,8 @@ type Facts struct {
 	Cluster   Cluster
 	// Clash says why the Service may not have addr beside those that have it already; empty when it may.
 	Clash func(addr netip.Addr) string
+	// Names says what names stand for.
+	Names Names
 	// Node is this node, and Holds says that it has the Service's addresses now.
 	Node  string
 	Holds bool
@@ -41,6 +43,9 @@ type Plan struct {
 	From  string
 	// Refused are the addresses that it asked for and does not get.
 	Refused []Refusal
+	// Names are the DNS names that it asks for, and Open says that one of them has not been looked up yet.
+	Names []string
+	Open  bool
 	// Wanting says that the Service names no address, or none but what a pool gave it: it is to have what the pool has.
 	Wanting bool
 	// Because is the name of Reason, when no pool could help.
@@ -70,8 +75,8 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 	}
 	local := s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	p := Plan{Ours: true, Own: own(s, o, f)}
-	asked := requested(s)
-	p.From, p.Refused = asked.from, asked.refused
+	asked := requested(s, f.Names)
+	p.From, p.Refused, p.Names, p.Open = asked.from, asked.refused, asked.names, asked.open
 	for _, addr := range asked.addrs {
 		reason := f.Cluster.refuse(addr)
 		if reason == "" {

@@ -130,7 +130,7 @@ func TestPlan(t *testing.T) {
 		{name: "outside the allowed ranges", s: service("a", asking("10.0.1.10")), allowed: allowed, refused: "10.0.1.10: it is in none of the allowed ranges 10.0.0.0/24 (vip_allowed_ranges)", reason: "refused"},
 		{name: "inside the allowed ranges", s: service("a", asking("10.0.0.10")), allowed: allowed, addrs: "10.0.0.10", announced: true, candidate: true},
 		{name: "a port that is taken", s: service("a", asking("10.0.0.10")), clash: "10.0.0.10", refused: "10.0.0.10: taken", reason: "refused 10.0.0.10: taken"},
-		{name: "a typing error", s: service("a", asking("10.0.0.300")), refused: "10.0.0.300: it is not an IP address; names are not resolved for Services by this version", reason: "refused"},
+		{name: "a typing error", s: service("a", asking("10.0.0.300")), refused: "10.0.0.300: it is neither an IP address nor a DNS name", reason: "refused"},
 		{name: "DHCP", s: service("a", asking("0.0.0.0")), refused: "0.0.0.0: addresses from DHCP are not supported by this version", reason: "refused"},
 		{name: "loopback", s: service("a", asking("127.0.0.1")), refused: "127.0.0.1: it is not a unicast address that a network could reach", reason: "refused"},
 		{name: "multicast", s: service("a", asking("ff02::1")), refused: "ff02::1: it is not a unicast address that a network could reach", reason: "refused"},

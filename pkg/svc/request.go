@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"kube-vip.io/kube-vip/pkg/names"
 )
 
 // request is what a Service's owner asks for.
@@ -18,6 +20,9 @@ type request struct {
 	allocated bool
 	// refused are entries that can not be had, whatever else happens.
 	refused []Refusal
+	// names are the entries that are names, and open says that one of them has not been looked up yet.
+	names []string
+	open  bool
 }
 
 // Refusal is an address that a Service is not to have, and why.
@@ -29,8 +34,12 @@ type Refusal struct {
 
 func (r Refusal) String() string { return r.Entry + ": " + r.Reason }
 
-// requested reads what s asks for. The status says nothing: it is written by whoever holds the Service.
-func requested(s *corev1.Service) request {
+// Names says what a name stands for; false until it has been looked up for the first time. A nil Names knows nothing.
+type Names func(name string) (names.Resolution, bool)
+
+// requested reads what s asks for. The status says nothing: it is written by whoever holds the Service. But as long as a
+// name has no address, the Service keeps what we have given it, and that is known from there after a start.
+func requested(s *corev1.Service, resolve Names) request {
 	text, from := s.Annotations[AddressesAnnotation], "annotation "+AddressesAnnotation
 	if strings.TrimSpace(text) == "" {
 		text, from = s.Spec.LoadBalancerIP, "spec.loadBalancerIP"
@@ -43,33 +52,52 @@ func requested(s *corev1.Service) request {
 		r.from = "pool that gave " + text
 	}
 	families := familiesOf(s)
+	lost := false // a name has no address
 	for entry := range strings.SplitSeq(text, ",") {
 		entry = strings.TrimSpace(entry)
-		addr, err := netip.ParseAddr(entry)
-		reason := ""
-		switch {
-		case entry == "":
+		if entry == "" {
 			continue
-		case err != nil:
-			reason = "it is not an IP address; names are not resolved for Services by this version"
-		case addr.Zone() != "":
-			reason = "it has a zone: write it without, and name the interface by the annotation " + InterfaceAnnotation
-		case addr.IsUnspecified():
-			reason = "addresses from DHCP are not supported by this version"
-		case addr.IsLoopback() || addr.IsMulticast() || addr.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-			reason = "it is not a unicast address that a network could reach"
-		case !slices.Contains(families, family(addr.Unmap())):
-			reason = fmt.Sprintf("the Service has only %s (spec.ipFamilies)", families[0])
+		}
+		addr, err := netip.ParseAddr(entry)
+		addrs, reason := []netip.Addr{addr.Unmap()}, unusable(addr, families)
+		if err != nil {
+			addrs, reason = r.ask(entry, families, resolve)
+			lost = lost || len(addrs) == 0
 		}
 		if reason != "" {
 			r.refused = append(r.refused, Refusal{entry, reason})
 			continue
 		}
-		if addr = addr.Unmap(); !slices.Contains(r.addrs, addr) {
-			r.addrs = append(r.addrs, addr)
-		}
+		r.add(addrs)
+	}
+	if lost && len(r.names) > 0 {
+		r.add(slices.DeleteFunc(given(s), func(a netip.Addr) bool { return unusable(a, families) != "" }))
 	}
 	return r
+}
+
+// unusable says why nobody could have addr, or not with these families; empty when one could.
+func unusable(addr netip.Addr, families []corev1.IPFamily) string {
+	switch {
+	case addr.Zone() != "":
+		return "it has a zone: write it without, and name the interface by the annotation " + InterfaceAnnotation
+	case addr.IsUnspecified():
+		return "addresses from DHCP are not supported by this version"
+	case addr.IsLoopback() || addr.IsMulticast() || addr.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "it is not a unicast address that a network could reach"
+	case !slices.Contains(families, family(addr.Unmap())):
+		return fmt.Sprintf("the Service has only %s (spec.ipFamilies)", families[0])
+	}
+	return ""
+}
+
+// add adds addresses that are not there yet.
+func (r *request) add(addrs []netip.Addr) {
+	for _, a := range addrs {
+		if !slices.Contains(r.addrs, a) {
+			r.addrs = append(r.addrs, a)
+		}
+	}
 }
 
 func family(a netip.Addr) corev1.IPFamily {

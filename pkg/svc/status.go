@@ -108,7 +108,11 @@ func cleared(s *corev1.Service, were []netip.Addr) *corev1.Service {
 	}
 	out := s.DeepCopy()
 	setAnnotation(out, HostAnnotation, "")
-	out.Status.LoadBalancer.Ingress = remains(s, slices.Concat(were, requested(s).addrs))
+	asked := requested(s, nil)
+	if len(asked.names) > 0 { // what they stood for is known from the status alone
+		were = slices.Concat(were, given(s))
+	}
+	out.Status.LoadBalancer.Ingress = remains(s, slices.Concat(were, asked.addrs))
 	meta.RemoveStatusCondition(&out.Status.Conditions, ConditionAnnounced)
 	return out
 }

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
@@ -85,6 +86,10 @@ type Options struct {
 	// wire has somebody with such an address already.
 	Pools  PoolMode
 	Prober Prober
+	// Resolver looks up the names that Services ask for, nil means net.DefaultResolver; DNSMode says which families of a
+	// name count, beside those of the Service. To First all do, as to Dual.
+	Resolver names.Resolver
+	DNSMode  names.Mode
 
 	Claimer Claimer
 	Links   Links
@@ -103,14 +108,15 @@ const linksEvery = 10 * time.Second
 // Controller makes the node and the Services' statuses match what the Services ask for. Its exported methods may be
 // called from any goroutine, before and while Run works, and do not block.
 type Controller struct {
-	o       Options
-	log     *slog.Logger
-	sources *sources
-	queue   workqueue.TypedRateLimitingInterface[string]
-	writer  *writer
-	supply  *supply
-	metrics *metrics
-	stir    chan struct{} // holds at most one token: an interface may have changed
+	o         Options
+	log       *slog.Logger
+	sources   *sources
+	queue     workqueue.TypedRateLimitingInterface[string]
+	writer    *writer
+	supply    *supply
+	directory *directory
+	metrics   *metrics
+	stir      chan struct{} // holds at most one token: an interface may have changed
 
 	mu      sync.Mutex // guards the fields below
 	led     map[string]bool
@@ -179,6 +185,7 @@ func New(o Options) *Controller {
 	}
 	c.writer = newWriter(o, c.sources, c.metrics)
 	c.supply = newSupply(o, func(key string) { c.queue.Add(key) })
+	c.directory = newDirectory(o, func(key string) { c.queue.Add(key) })
 	return c
 }
 
@@ -261,6 +268,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.cluster = c.sources.cluster()
 	c.at.members = c.muster()
 	c.unfit = deferring(c.at.members, "")
+	work.Go(func() { c.directory.run(ctx) })
 	for _, s := range c.firstCome() {
 		c.reconcile(key(s))
 	}
@@ -425,6 +433,7 @@ func (c *Controller) reconcile(key string) {
 		return
 	}
 	c.known[key] = r
+	c.directory.want(key, p.Names)
 	if p.Wanting {
 		if p.Because, p.Reason = c.provide(s, r, p); p.Reason == "" && !p.Announced {
 			return // it is not over
@@ -447,7 +456,9 @@ func (c *Controller) reconcile(key string) {
 	c.expose(r, exposureOf(s), slices.Equal(r.addrs, p.Addrs))
 	c.use(key, s, r, p)
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
-	c.say(key, r, p, problem)
+	if !p.Open { // nothing is said of a name before it has been looked up
+		c.say(key, r, p, problem)
+	}
 	c.show(key, r, p, problem)
 }
 
@@ -460,7 +471,7 @@ func (c *Controller) facts(key string, s *corev1.Service, r *entry) Facts {
 	}
 	c.mu.Unlock()
 	return Facts{
-		Endpoints: c.sources.endpointsOf(key), Cluster: c.cluster, Node: c.o.Node, Holds: holds, Unfit: c.unfit,
+		Endpoints: c.sources.endpointsOf(key), Cluster: c.cluster, Names: c.directory.resolution, Node: c.o.Node, Holds: holds, Unfit: c.unfit,
 		Members: c.at.members, Links: c.links, Places: r.places, Interface: c.book.Pools().Interface(s.Namespace),
 		Clash: func(addr netip.Addr) string { return c.book.clash(tenant(s), addr) },
 	}
@@ -511,6 +522,7 @@ func (c *Controller) forget(key string, r *entry) {
 		c.o.Claimer.Unclaim(owner)
 	}
 	c.leave(key, r, nil)
+	c.directory.want(key, nil)
 	c.mu.Lock()
 	for _, a := range r.addrs {
 		c.wake(a)
@@ -591,6 +603,9 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	}
 	if !c.leads(mandate) {
 		c.writer.drop(key)
+		return
+	}
+	if p.Open {
 		return
 	}
 	if p.Nowhere && !c.vacant(key, r, p) {

@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+
+	"kube-vip.io/kube-vip/pkg/names"
 )
 
 // World is what one look at the API showed of all that decides about Services. What could not be read is empty.
@@ -30,6 +32,8 @@ type World struct {
 	CIDRs  []*networkingv1.ServiceCIDR
 	Pools  *corev1.ConfigMap
 	Leases []*coordinationv1.Lease
+	// Names are what names stand for that Services ask for, as looked up here.
+	Names map[string]names.Resolution
 	// NotKnown says what could not be read, by its resource as in RBAC, and why not.
 	NotKnown map[string]error
 }
@@ -42,7 +46,7 @@ type Locks struct {
 }
 
 // Read looks at the API. service is the one whose endpoints are to be known, too; it may be empty. Only the client,
-// Rules.Namespace and Endpoints of the Options count. The error says that nothing can be said at all.
+// Rules, Endpoints, Resolver and DNSMode of the Options count. The error says that nothing can be said at all.
 func Read(ctx context.Context, o Options, locks Locks, service types.NamespacedName) (World, error) {
 	r := reader{o: o, w: World{NotKnown: map[string]error{}}}
 	if service.Name != "" {
@@ -68,6 +72,7 @@ func Read(ctx context.Context, o Options, locks Locks, service types.NamespacedN
 		work.Go(read)
 	}
 	work.Wait()
+	r.w.Names = resolveOnce(ctx, o, r.w.Services)
 	r.w.Now = time.Now()
 	// Who may not read Leases is told the rest. Who reaches no API server any more is told nothing that is half true.
 	for _, kind := range []string{"leases", "services"} {

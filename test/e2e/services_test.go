@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -226,6 +227,7 @@ func testServices(t *testing.T, s *services) {
 		{"not ours any more", serviceLeft},
 		{"no endpoints", serviceEndpoints},
 		{"out of a pool", servicePool},
+		{"by a name", serviceNamed},
 		{"externalTrafficPolicy Local", serviceLocal},
 		{"deleted while we were down", serviceDeletedUnseen},
 	} {
@@ -415,6 +417,79 @@ func servicePool(t *testing.T, s *services) {
 		t.Fatal(err)
 	}
 	s.on(t, c, second)
+}
+
+// name says what a name stands for, on every node and in every container.
+func (s *services) name(t *testing.T, name string, addrs []netip.Addr) {
+	t.Helper()
+	// A container's /etc/hosts is a file of its own, mounted: it is rewritten in place.
+	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "pods", "*", "hosts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range s.Nodes {
+		files = append(files, n.Path("/etc/hosts"))
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for line := range strings.Lines(string(text)) {
+			if !strings.HasSuffix(line, " "+name+"\n") {
+				lines = append(lines, line)
+			}
+		}
+		for _, a := range addrs {
+			lines = append(lines, a.String()+" "+name+"\n")
+		}
+		if err := os.WriteFile(f, []byte(strings.Join(lines, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// serviceNamed: a name that does not resolve is refused. What it stands for is held by one node, also when that changes;
+// when the name is lost all stays as it was, even for a process that never knew it.
+func serviceNamed(t *testing.T, s *services) {
+	const name = "web.example.test"
+	first, second := s.addrs(9), s.addrs(10)
+	service := s.create(t, "named", nil, func(o *corev1.Service) { o.Annotations = map[string]string{svc.AddressesAnnotation: name} })
+	s.refused(t, service, svc.ReasonRefused, name+": the DNS name ")
+	s.name(t, name, first)
+	s.on(t, service, first)
+	s.answersFor(t, first)
+	s.name(t, name, second)
+	s.nobody(t, first)
+	holder := s.on(t, service, second)
+	s.answersFor(t, second)
+
+	watch, err := holder.WatchAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	s.name(t, name, nil)
+	if _, err := s.pods[holder].WaitLog(within(t, patience), "name not resolved"); err != nil {
+		t.Error(err)
+	}
+	for _, e := range watch.Events() {
+		if slices.Contains(second, e.Addr) && !e.Present {
+			t.Errorf("%s went while nobody knew the name", e.Addr)
+		}
+	}
+	began := time.Now()
+	if err := s.pods[holder].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.pods[holder].WaitLogSince(within(t, patience), began, "name not resolved"); err != nil {
+		t.Error(err)
+	}
+	if now := s.on(t, service, second); now != holder {
+		t.Errorf("%s held, and now %s does", holder, now)
+	}
+	s.answersFor(t, second)
 }
 
 // serviceLocal: only a node with an endpoint holds, and the addresses follow the endpoint.
