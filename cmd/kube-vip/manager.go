@@ -231,10 +231,10 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 		Annotations: w.c.Election.LeaseAnnotations,
 		Renewals:    w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
 		Granter: w.table, Members: w.members, AwaitHealth: true,
-		Led: func(led bool) {
-			w.plane.Holding(led)
+		Led: func(l ha.Lead) {
+			w.plane.Holding(l.Held)
 			if w.services != nil {
-				w.services.Led(lease, led)
+				w.services.Led(lease, l)
 			}
 		},
 		Log: w.log, Registerer: w.registry,

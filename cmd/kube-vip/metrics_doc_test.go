@@ -63,8 +63,8 @@ func TestMetricsDoc(t *testing.T) {
 			}
 		}
 		// They have values after the first comparison with the node's addresses, which this test must not touch, and
-		// when there are pools.
-		if diff := cmp.Diff([]string{"kube_vip_pool_addresses", "kube_vip_vip_held"}, missing); diff != "" {
+		// when there are pools and Services.
+		if diff := cmp.Diff([]string{"kube_vip_active_services", "kube_vip_pool_addresses", "kube_vip_vip_held"}, missing); diff != "" {
 			t.Errorf("metrics that are documented and that a new instance does not show (-want +got):\n%s", diff)
 		}
 	})

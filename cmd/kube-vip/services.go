@@ -78,7 +78,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
 		Renewals: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
 		Granter: w.table, AwaitHealth: true,
-		Led: func(led bool) { w.services.Led(lease, led) },
+		Led: func(l ha.Lead) { w.services.Led(lease, l) },
 		Log: w.log, Registerer: w.registry,
 	})
 	if w.members == nil {
@@ -143,7 +143,7 @@ func (w *wiring) fleet() (*ha.Fleet, error) {
 		Reserved: func(namespace, name string) bool {
 			return reserved[namespace+"/"+name] || strings.HasPrefix(name, ha.MemberPrefix)
 		},
-		Led: func(mandate string, led bool) { w.services.Led(mandate, led) },
+		Led: func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
 		Log: w.log, Registerer: w.registry,
 	}), nil
 }

@@ -24,6 +24,9 @@ func TestTablesDoc(t *testing.T) {
 	for header, want := range map[string]string{
 		"| annotation | value | what it does | written by kube-vip |\n|---|---|---|---|\n": annotationRows(svc.Annotations()),
 		"| key | value | what it does |\n|---|---|---|\n":                                  poolRows(pool.Keys()),
+		"| `kube_vip_services` | counts a Service |\n|---|---|\n":                          labelRows(svc.States()),
+		"| `kube_vip_services_refused` | counts a Service |\n|---|---|\n":                  labelRows(svc.RefusalCodes()),
+		"| `kube_vip_service_moves_total` | counts a Service |\n|---|---|\n":               labelRows(svc.MoveReasons()),
 	} {
 		before, table, after, err := cutTable(readFile(t, servicesDoc), header)
 		if err != nil {
@@ -73,6 +76,14 @@ func poolRows(list []pool.Key) string {
 			name += "<namespace>"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, k.Values, k.Effect)
+	}
+	return b.String()
+}
+
+func labelRows(list []svc.Label) string {
+	var b strings.Builder
+	for _, l := range list {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", l.Value, l.Means)
 	}
 	return b.String()
 }

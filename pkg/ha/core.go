@@ -132,6 +132,10 @@ type core struct {
 	stamp    time.Time
 	namesake bool // another instance holds the Lease under our name
 
+	lead  Lead   // how we came by the Lease
+	fresh bool   // and we have had no mandate since
+	giver string // who gave it up last
+
 	health       Health
 	healthReason string
 	// sick is when this node became Unhealthy. A holder gives up only after a renewal that began later was
@@ -149,11 +153,14 @@ type core struct {
 	stopping bool
 }
 
-func (c *core) holder() string {
-	if c.lease == nil || c.lease.Spec.HolderIdentity == nil {
+func (c *core) holder() string { return holder(c.lease) }
+
+// holder is whom a Lease names; empty when that is nobody, or there is no Lease.
+func holder(lease *coordinationv1.Lease) string {
+	if lease == nil || lease.Spec.HolderIdentity == nil {
 		return ""
 	}
-	return *c.lease.Spec.HolderIdentity
+	return *lease.Spec.HolderIdentity
 }
 
 // observe is told the Lease as a watch or list shows it. These may lag behind what we know by our own calls:
@@ -194,6 +201,7 @@ func (c *core) read(now time.Time, lease *coordinationv1.Lease) {
 func (c *core) see(now time.Time, lease *coordinationv1.Lease) {
 	// Only the spec is the lock: who edits an annotation does not renew it.
 	if c.lease == nil || c.orphaned || !equality.Semantic.DeepEqual(lease.Spec, c.lease.Spec) {
+		c.succeed(now, holder(lease))
 		c.seen = now
 		c.namesake = c.foreign(lease)
 	}
@@ -266,9 +274,13 @@ func (c *core) wrote(now, started time.Time, lease *coordinationv1.Lease) {
 	if older(lease.ResourceVersion, c.version) {
 		return // the watch has told us of somebody's later write already
 	}
+	broken, last := c.ours() && !c.fresh && !c.until.After(now), c.seen
 	c.see(now, lease)
 	if c.holder() == c.id {
-		c.renewed, c.until = started, started.Add(c.timing.Renew)
+		if broken {
+			c.resume(now, last)
+		}
+		c.renewed, c.until, c.fresh = started, started.Add(c.timing.Renew), false
 	}
 }
 

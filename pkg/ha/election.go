@@ -69,7 +69,7 @@ type Options struct {
 	// is ours from an earlier life is carried on with at once. Without it the instance may be healthy from the start.
 	AwaitHealth bool
 	// Led is called when this instance becomes or ceases to be the holder; may be nil. It must not block.
-	Led func(bool)
+	Led func(Lead)
 	Log *slog.Logger
 	// Registerer gets the metrics; may be nil.
 	Registerer prometheus.Registerer
@@ -356,8 +356,10 @@ func (e *Election) revoke(ctx context.Context, work *sync.WaitGroup) {
 func (e *Election) changed(before verdict, d decision) {
 	led := d.verdict == granted
 	e.turn.hold(led)
+	var lead Lead
 	if led {
-		e.log.Info("this node holds the Lease", "node", e.o.Identity)
+		lead = e.core.lead
+		e.log.Info("this node holds the Lease", "node", e.o.Identity, "why", lead.Why, "from", lead.From, "silent", lead.Silent.Round(time.Millisecond))
 		e.metrics.leader.Set(1)
 		e.metrics.transitions.Inc()
 	} else if before == granted {
@@ -365,7 +367,7 @@ func (e *Election) changed(before verdict, d decision) {
 		e.metrics.leader.Set(0)
 	}
 	if e.o.Led != nil && (led || before == granted) {
-		e.o.Led(led)
+		e.o.Led(lead)
 	}
 }
 

@@ -176,13 +176,13 @@ func TestElectionLogsAndMetrics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newAPIServer()
 		registry := prometheus.NewRegistry()
-		var led []bool
+		var led, next []Lead
 		first := run(t, s, "node-1", func(o *Options) {
-			o.Registerer, o.Led = registry, func(l bool) { led = append(led, l) }
+			o.Registerer, o.Led = registry, func(l Lead) { led = append(led, l) }
 			o.Annotations = map[string]string{"kube-vip.io/x": "y"}
 		})
 		time.Sleep(500 * time.Millisecond)
-		second := run(t, s, "node-2", nil)
+		second := run(t, s, "node-2", func(o *Options) { o.Led = func(l Lead) { next = append(next, l) } })
 		time.Sleep(2 * time.Second)
 
 		lease, err := s.get(simKey)
@@ -207,8 +207,11 @@ func TestElectionLogsAndMetrics(t *testing.T) {
 		}
 		wantSaid(t, first.notebook, "revoke plndr-cp-lock", "off plndr-cp-lock", "grant plndr-cp-lock", "revoke plndr-cp-lock", "off plndr-cp-lock")
 		wantSaid(t, second.notebook, "revoke plndr-cp-lock", "off plndr-cp-lock", "grant plndr-cp-lock")
-		if diff := cmp.Diff([]bool{true, false}, led); diff != "" {
+		if diff := cmp.Diff([]Lead{{Held: true, Why: Founded}, {}}, led); diff != "" {
 			t.Errorf("Led (-want +got):\n%s", diff)
+		}
+		if len(next) != 1 || next[0].From != "node-1" || next[0].Why != Released || next[0].Silent <= 0 || next[0].Silent > 100*time.Millisecond {
+			t.Errorf("the next one was told %+v", next)
 		}
 		if err := second.stop(t); err != nil {
 			t.Errorf("stop: %v", err)

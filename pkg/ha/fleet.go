@@ -47,7 +47,7 @@ type FleetOptions struct {
 	CallsPerSecond float64
 	CallsInFlight  int
 	// Led is called when this instance becomes or ceases to be the holder of a mandate; may be nil. It must not block.
-	Led func(mandate string, led bool)
+	Led func(mandate string, lead Lead)
 	Log *slog.Logger
 	// Registerer gets the metrics; may be nil.
 	Registerer prometheus.Registerer
@@ -244,7 +244,7 @@ func (f *Fleet) begin(key types.NamespacedName, s *seat) {
 		Renewals: f.o.Renewals, Granter: f.o.Granter, Members: f.o.Members, Log: f.o.Log,
 	}
 	if f.o.Led != nil {
-		options.Led = func(led bool) { f.o.Led(options.Mandate, led) }
+		options.Led = func(lead Lead) { f.o.Led(options.Mandate, lead) }
 	}
 	e := newElection(options)
 	e.company, e.turn, e.group, e.routine = &f.company, f.company.turns.join(), f.o.Group, slog.LevelDebug

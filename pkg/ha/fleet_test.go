@@ -823,10 +823,10 @@ func TestFleetLogsAndMetrics(t *testing.T) {
 		registry := prometheus.NewPedanticRegistry()
 		plane := run(t, s, "node-1", func(o *Options) { o.Registerer = registry })
 		var mu sync.Mutex
-		led := map[string][]bool{}
+		led := map[string][]Lead{}
 		first := launch(t, s, l, "node-1", func(o *FleetOptions) {
 			o.Registerer = registry
-			o.Led = func(mandate string, l bool) {
+			o.Led = func(mandate string, l Lead) {
 				mu.Lock()
 				defer mu.Unlock()
 				led[mandate] = append(led[mandate], l)
@@ -875,7 +875,7 @@ func TestFleetLogsAndMetrics(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if diff := cmp.Diff([]bool{true, false}, led[web(3).Mandate()]); diff != "" || len(led) != leases {
+		if diff := cmp.Diff([]Lead{{Held: true, Why: Founded}, {}}, led[web(3).Mandate()]); diff != "" || len(led) != leases {
 			t.Errorf("Led was told of %d mandates; of one (-want +got):\n%s", len(led), diff)
 		}
 		for _, want := range []struct {

@@ -46,28 +46,28 @@ func (c Cluster) equal(o Cluster) bool {
 	return maps.Equal(c.nodes, o.nodes) && maps.Equal(c.pods, o.pods) && maps.Equal(c.services, o.services)
 }
 
-// refuse says why no Service may have addr; empty when one may.
-func (c Cluster) refuse(addr netip.Addr) string {
+// refuse says why no Service may have addr; it has no Code when one may.
+func (c Cluster) refuse(addr netip.Addr) Refusal {
 	if node, ok := c.nodes[addr]; ok {
-		return fmt.Sprintf("it is an address of node %s", node)
+		return refuse(RefusedNodeAddress, fmt.Sprintf("it is an address of node %s", node))
 	}
 	for p, node := range c.pods {
 		if p.Contains(addr) {
-			return fmt.Sprintf("it is in %s, the pods' network on node %s (spec.podCIDRs)", p, node)
+			return refuse(RefusedPodNetwork, fmt.Sprintf("it is in %s, the pods' network on node %s (spec.podCIDRs)", p, node))
 		}
 	}
 	for p, name := range c.services {
 		if p.Contains(addr) {
-			return fmt.Sprintf("it is in %s, the cluster IPs' network (ServiceCIDR %s)", p, name)
+			return refuse(RefusedServiceNetwork, fmt.Sprintf("it is in %s, the cluster IPs' network (ServiceCIDR %s)", p, name))
 		}
 	}
-	return ""
+	return Refusal{}
 }
 
-// outside says why addr is not to be had when only these ranges are allowed; empty when it may be had.
-func outside(addr netip.Addr, allowed []netip.Prefix) string {
+// outside says why addr is not to be had when only these ranges are allowed; it has no Code when it may be had.
+func outside(addr netip.Addr, allowed []netip.Prefix) Refusal {
 	if len(allowed) == 0 || slices.ContainsFunc(allowed, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-		return ""
+		return Refusal{}
 	}
-	return fmt.Sprintf("it is in none of the allowed ranges %s (vip_allowed_ranges)", join(allowed))
+	return refuse(RefusedNotAllowed, fmt.Sprintf("it is in none of the allowed ranges %s (vip_allowed_ranges)", join(allowed)))
 }

@@ -2,6 +2,7 @@ package svc
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -48,8 +49,12 @@ func (e *events) tell(before, after *corev1.Service, w shown) {
 	host, was := before.Annotations[HostAnnotation], len(before.Status.LoadBalancer.Ingress) > 0
 	switch {
 	case before == after: // nothing changed
-	case w.announced && host != "" && host != w.host:
-		(*r).Eventf(after, corev1.EventTypeNormal, ReasonMoved, "moved from node %s to node %s: %s", host, w.host, join(w.addrs))
+	case w.takes(before):
+		text := fmt.Sprintf("moved from node %s to node %s: %s", host, w.host, join(w.addrs))
+		if w.move.text != "" {
+			text += "; " + w.move.text
+		}
+		(*r).Event(after, corev1.EventTypeNormal, ReasonMoved, text)
 	case w.announced:
 		(*r).Event(after, corev1.EventTypeNormal, ReasonAnnounced, w.message)
 	case was:
@@ -60,6 +65,12 @@ func (e *events) tell(before, after *corev1.Service, w shown) {
 	if w.announced && w.reason == ReasonRefused && before != after {
 		(*r).Event(after, corev1.EventTypeWarning, ReasonRefused, w.message)
 	}
+}
+
+// takes says that host takes over from the node that the status of s names.
+func (w shown) takes(s *corev1.Service) bool {
+	host := s.Annotations[HostAnnotation]
+	return w.announced && host != "" && host != w.host
 }
 
 // warn warns of something about an object, and says whether it could: nothing is recorded before run.

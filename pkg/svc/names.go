@@ -18,11 +18,11 @@ import (
 )
 
 // ask reads an entry that is no address: one address for each of the families that the Service has and the name, too, in
-// the Service's order. The setting dns_mode has been heeded by whoever looked the name up. The reason says why there is
+// the Service's order. The setting dns_mode has been heeded by whoever looked the name up. The Refusal says why there is
 // none.
-func (r *request) ask(entry string, families []corev1.IPFamily, resolve Names) (addrs []netip.Addr, reason string) {
+func (r *request) ask(entry string, families []corev1.IPFamily, resolve Names) (addrs []netip.Addr, no Refusal) {
 	if !isName(entry) {
-		return nil, "it is neither an IP address nor a DNS name"
+		return nil, refuse(RefusedSyntax, "it is neither an IP address nor a DNS name")
 	}
 	name := strings.ToLower(entry)
 	if !slices.Contains(r.names, name) {
@@ -35,7 +35,7 @@ func (r *request) ask(entry string, families []corev1.IPFamily, resolve Names) (
 	}
 	if !asked {
 		r.open = true
-		return nil, "the DNS name has not been looked up yet"
+		return nil, refuse(RefusedName, "the DNS name has not been looked up yet")
 	}
 	for _, f := range families {
 		for _, a := range now.Addrs {
@@ -47,13 +47,13 @@ func (r *request) ask(entry string, families []corev1.IPFamily, resolve Names) (
 	var answer names.AnswerError
 	switch {
 	case len(addrs) > 0:
-		return addrs, ""
+		return addrs, Refusal{}
 	case len(now.Addrs) > 0:
-		return nil, "the DNS name stands for " + join(now.Addrs) + ", and the Service has only " + string(families[0]) + " (spec.ipFamilies)"
+		return nil, refuse(RefusedFamily, "the DNS name stands for "+join(now.Addrs)+", and the Service has only "+string(families[0])+" (spec.ipFamilies)")
 	case errors.As(now.Err, &answer):
-		return nil, "the DNS name " + answer.Why
+		return nil, refuse(RefusedName, "the DNS name "+answer.Why)
 	}
-	return nil, "the DNS name can not be looked up: " + names.Cause(now.Err)
+	return nil, refuse(RefusedName, "the DNS name can not be looked up: "+names.Cause(now.Err))
 }
 
 // isName says whether an entry can be a DNS name. One whose last part is a number is meant as an address.

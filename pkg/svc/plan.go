@@ -78,15 +78,17 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 	asked := requested(s, f.Names)
 	p.From, p.Refused, p.Names, p.Open = asked.from, asked.refused, asked.names, asked.open
 	for _, addr := range asked.addrs {
-		reason := f.Cluster.refuse(addr)
-		if reason == "" {
-			reason = outside(addr, o.Allowed)
+		no := f.Cluster.refuse(addr)
+		if no.Code == "" {
+			no = outside(addr, o.Allowed)
 		}
-		if reason == "" {
-			reason = f.Clash(addr)
+		if no.Code == "" {
+			if clash := f.Clash(addr); clash != "" {
+				no = refuse(RefusedClash, clash)
+			}
 		}
-		if reason != "" {
-			p.Refused = append(p.Refused, Refusal{addr.String(), reason})
+		if no.Code != "" {
+			p.Refused = append(p.Refused, no.of(addr.String()))
 			continue
 		}
 		p.Addrs = append(p.Addrs, addr)

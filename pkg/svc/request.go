@@ -25,15 +25,6 @@ type request struct {
 	open  bool
 }
 
-// Refusal is an address that a Service is not to have, and why.
-type Refusal struct {
-	// Entry is what was asked for, as it was written.
-	Entry  string `json:"entry"`
-	Reason string `json:"reason"`
-}
-
-func (r Refusal) String() string { return r.Entry + ": " + r.Reason }
-
 // Names says what a name stands for; false until it has been looked up for the first time. A nil Names knows nothing.
 type Names func(name string) (names.Resolution, bool)
 
@@ -59,36 +50,36 @@ func requested(s *corev1.Service, resolve Names) request {
 			continue
 		}
 		addr, err := netip.ParseAddr(entry)
-		addrs, reason := []netip.Addr{addr.Unmap()}, unusable(addr, families)
+		addrs, no := []netip.Addr{addr.Unmap()}, unusable(addr, families)
 		if err != nil {
-			addrs, reason = r.ask(entry, families, resolve)
+			addrs, no = r.ask(entry, families, resolve)
 			lost = lost || len(addrs) == 0
 		}
-		if reason != "" {
-			r.refused = append(r.refused, Refusal{entry, reason})
+		if no.Code != "" {
+			r.refused = append(r.refused, no.of(entry))
 			continue
 		}
 		r.add(addrs)
 	}
 	if lost && len(r.names) > 0 {
-		r.add(slices.DeleteFunc(given(s), func(a netip.Addr) bool { return unusable(a, families) != "" }))
+		r.add(slices.DeleteFunc(given(s), func(a netip.Addr) bool { return unusable(a, families).Code != "" }))
 	}
 	return r
 }
 
-// unusable says why nobody could have addr, or not with these families; empty when one could.
-func unusable(addr netip.Addr, families []corev1.IPFamily) string {
+// unusable says why nobody could have addr, or not with these families; it has no Code when one could.
+func unusable(addr netip.Addr, families []corev1.IPFamily) Refusal {
 	switch {
 	case addr.Zone() != "":
-		return "it has a zone: write it without, and name the interface by the annotation " + InterfaceAnnotation
+		return refuse(RefusedZone, "it has a zone: write it without, and name the interface by the annotation "+InterfaceAnnotation)
 	case addr.IsUnspecified():
-		return "addresses from DHCP are not supported by this version"
+		return refuse(RefusedDHCP, "addresses from DHCP are not supported by this version")
 	case addr.IsLoopback() || addr.IsMulticast() || addr.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "it is not a unicast address that a network could reach"
+		return refuse(RefusedNotUnicast, "it is not a unicast address that a network could reach")
 	case !slices.Contains(families, family(addr.Unmap())):
-		return fmt.Sprintf("the Service has only %s (spec.ipFamilies)", families[0])
+		return refuse(RefusedFamily, fmt.Sprintf("the Service has only %s (spec.ipFamilies)", families[0]))
 	}
-	return ""
+	return Refusal{}
 }
 
 // add adds addresses that are not there yet.

@@ -39,6 +39,8 @@ type shown struct {
 	// reason and message explain; announced is the condition's status.
 	announced       bool
 	reason, message string
+	// move is why host holds them, for who had them before. It is no part of the status.
+	move move
 }
 
 func (w shown) equal(o shown) bool {
@@ -108,11 +110,8 @@ func cleared(s *corev1.Service, were []netip.Addr) *corev1.Service {
 	}
 	out := s.DeepCopy()
 	setAnnotation(out, HostAnnotation, "")
-	asked := requested(s, nil)
-	if len(asked.names) > 0 { // what they stood for is known from the status alone
-		were = slices.Concat(were, given(s))
-	}
-	out.Status.LoadBalancer.Ingress = remains(s, slices.Concat(were, asked.addrs))
+	// What names stood for is among the addresses that are asked for: it is known from the status.
+	out.Status.LoadBalancer.Ingress = remains(s, slices.Concat(were, requested(s, nil).addrs))
 	meta.RemoveStatusCondition(&out.Status.Conditions, ConditionAnnounced)
 	return out
 }

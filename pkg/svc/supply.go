@@ -334,7 +334,7 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 func wish(s *corev1.Service, o Options, cluster Cluster, taken func(netip.Addr) bool) pool.Request {
 	return pool.Request{Service: tenant(s), Families: poolFamilies(s), Policy: policyOf(s), Skip: func(a netip.Addr) bool {
 		_, elsewhere := o.Elsewhere(a)
-		return elsewhere || cluster.refuse(a) != "" || outside(a, o.Allowed) != "" || taken(a)
+		return elsewhere || cluster.refuse(a).Code != "" || outside(a, o.Allowed).Code != "" || taken(a)
 	}}
 }
 

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
@@ -119,7 +120,7 @@ type Controller struct {
 	stir      chan struct{} // holds at most one token: an interface may have changed
 
 	mu      sync.Mutex // guards the fields below
-	led     map[string]bool
+	led     map[string]lead
 	present []vip.VIP // as the Table told it last
 	here    map[netip.Addr]struct{}
 	users   map[netip.Addr]map[string]struct{} // the Services that are to have an address
@@ -160,6 +161,11 @@ type entry struct {
 
 	exposure exposure
 
+	mandate string    // under which its first address is held; empty before it was to be held
+	since   time.Time // when it came under that from another; zero if it did not
+	state   State     // as counted
+	codes   []RefusalCode
+
 	said   string // the last reason that was logged
 	trying bool   // addresses out of a pool are being tried
 	failed bool   // they could not be tried or written, and will be again
@@ -180,7 +186,7 @@ func New(o Options) *Controller {
 		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 		stir:  make(chan struct{}, 1),
-		led:   map[string]bool{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
+		led:   map[string]lead{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
 		known: map[string]*entry{}, book: newBook(), ranking: newRanking(),
 	}
 	c.writer = newWriter(o, c.sources, c.metrics)
@@ -198,10 +204,10 @@ func (c *Controller) Hint() {
 }
 
 // Led says that this node holds a mandate, or does not any more.
-func (c *Controller) Led(mandate string, led bool) {
+func (c *Controller) Led(mandate string, l ha.Lead) {
 	c.mu.Lock()
-	c.led[mandate] = led
-	if !led {
+	c.led[mandate] = lead{l, time.Now()}
+	if !l.Held {
 		delete(c.led, mandate)
 	}
 	for key := range c.stands[mandate] {
@@ -432,6 +438,7 @@ func (c *Controller) reconcile(key string) {
 		}
 		return
 	}
+	c.metrics.enter(s.Namespace, c.known[key] == nil)
 	c.known[key] = r
 	c.directory.want(key, p.Names)
 	if p.Wanting {
@@ -457,6 +464,7 @@ func (c *Controller) reconcile(key string) {
 	c.use(key, s, r, p)
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
 	if !p.Open { // nothing is said of a name before it has been looked up
+		c.metrics.count(r, p)
 		c.say(key, r, p, problem)
 	}
 	c.show(key, r, p, problem)
@@ -532,6 +540,9 @@ func (c *Controller) forget(key string, r *entry) {
 	for _, waiting := range c.book.forget(key) {
 		c.queue.Add(waiting)
 	}
+	if c.known[key] != nil {
+		c.metrics.leave(key, r)
+	}
 	delete(c.known, key)
 	c.at.stale, c.unguarded = true, true
 }
@@ -571,7 +582,7 @@ func (c *Controller) placement(s *corev1.Service) vip.Placement {
 func (c *Controller) leads(mandate string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.led[mandate]
+	return c.led[mandate].Held
 }
 
 // say logs what came of a Service when that changed.
@@ -600,6 +611,7 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	mandate := c.o.Mandate
 	if len(p.Addrs) > 0 && p.Announced {
 		mandate = c.mandateOf(p.Addrs[0])
+		r.under(mandate)
 	}
 	if !c.leads(mandate) {
 		c.writer.drop(key)
@@ -640,6 +652,7 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	if len(p.Refused) > 0 {
 		w.reason, w.message = ReasonRefused, w.message+"; refused "+p.refusals()
 	}
+	w.move = c.how(r)
 	c.writer.want(key, w, nil)
 }
 

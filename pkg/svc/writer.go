@@ -50,7 +50,8 @@ type wanted struct {
 	// where an older API server keeps less than it is given, it is not written again.
 	wrote shown
 	base  string
-	done  string // the version that came of it
+	done  string    // the version that came of it
+	moved time.Time // of the move that was told last
 }
 
 func newWriter(o Options, s *sources, m *metrics) *writer {
@@ -137,8 +138,17 @@ func (w *writer) tend(ctx context.Context, key string) {
 		if now := w.wants[key]; now != nil {
 			now.wrote, now.base, now.done = want.shown, s.ResourceVersion, written.ResourceVersion
 			now.were = nil
+			if want.shown.announced {
+				now.moved = want.shown.move.at
+			}
 		}
 		w.mu.Unlock()
+		if want.moved.Equal(want.shown.move.at) {
+			want.shown.move = move{} // it was told already; somebody else has changed the status
+		}
+		if want.shown.takes(s) && want.shown.move.reason != "" {
+			w.metrics.moves.WithLabelValues(string(want.shown.move.reason)).Inc()
+		}
 		w.events.tell(s, written, want.shown)
 	case apierrors.IsNotFound(err) || ctx.Err() != nil:
 		w.queue.Forget(key)

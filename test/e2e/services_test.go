@@ -222,6 +222,7 @@ func testServices(t *testing.T, s *services) {
 	}{
 		{"announced, told and reached", serviceAnnounced},
 		{"the holder goes", serviceMoves},
+		{"the holder vanishes", serviceOutlivesItsNode},
 		{"refused, with the reason", serviceRefused},
 		{"an address shared", serviceShared},
 		{"not ours any more", serviceLeft},
@@ -275,9 +276,53 @@ func serviceMoves(t *testing.T, s *services) {
 	})
 	next := s.on(t, service, addrs)
 	s.answersFor(t, addrs)
-	s.event(t, service, svc.ReasonMoved, fmt.Sprintf("from node %s to node %s", holder.Name, next.Name))
+	moved := fmt.Sprintf("moved from node %s to node %s: %s; ", holder.Name, next.Name, join(addrs))
+	s.event(t, service, svc.ReasonMoved, moved+holder.Name+" gave the Lease up, nobody held it for ")
+	s.counts(t, next, `kube_vip_service_moves_total{reason="released"}`)
 	s.run(t, holder, lab.PodOptions{})
 	s.settled(t)
+}
+
+// serviceOutlivesItsNode: the holder vanishes, and the Event says that its Lease ran out and for how long nobody had it.
+func serviceOutlivesItsNode(t *testing.T, s *services) {
+	addrs := s.addrs(11)
+	service := s.create(t, "outlives", addrs)
+	holder := s.on(t, service, addrs)
+	if err := holder.Crash(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another node holds", func() (bool, error) {
+		nodes, err := s.Holders(addrs[0])
+		return len(nodes) == 1 && nodes[0] != holder, err
+	})
+	next := s.on(t, service, addrs)
+	moved := fmt.Sprintf("moved from node %s to node %s: %s; ", holder.Name, next.Name, join(addrs))
+	s.event(t, service, svc.ReasonMoved, moved+"the Lease of "+holder.Name+" expired, nobody held it for at most 5.")
+	s.counts(t, next, `kube_vip_service_moves_total{reason="expired"}`)
+	if err := holder.Boot(within(t, patience)); err != nil {
+		t.Fatal(err)
+	}
+	s.settled(t)
+}
+
+// counts checks that a node's metric is above zero.
+func (s *services) counts(t *testing.T, n *lab.Node, metric string) {
+	t.Helper()
+	samples, err := s.pods[n].Metrics(within(t, patience), metricsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if samples[metric] < 1 {
+		t.Errorf("%s of %s is %g", metric, n, samples[metric])
+	}
+}
+
+func join(addrs []netip.Addr) string {
+	var texts []string
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ", ")
 }
 
 func serviceRefused(t *testing.T, s *services) {
@@ -285,6 +330,10 @@ func serviceRefused(t *testing.T, s *services) {
 	service := s.create(t, "refused", []netip.Addr{node})
 	s.refused(t, service, svc.ReasonRefused, node.String()+": it is an address of node "+s.Nodes[0].Name)
 	s.event(t, service, svc.ReasonRefused, node.String())
+	for _, n := range s.Nodes {
+		s.counts(t, n, `kube_vip_services_refused{reason="node-address"}`)
+		s.counts(t, n, `kube_vip_services{state="refused"}`)
+	}
 
 	// What is asked for instead is had at once.
 	addrs := s.addrs(3)

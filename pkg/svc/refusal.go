@@ -1,0 +1,62 @@
+package svc
+
+// Refusal is an address that a Service is not to have, and why.
+type Refusal struct {
+	// Entry is what was asked for, as it was written.
+	Entry string `json:"entry"`
+	// Code is the kind of the Reason.
+	Code   RefusalCode `json:"code"`
+	Reason string      `json:"reason"`
+}
+
+func (r Refusal) String() string { return r.Entry + ": " + r.Reason }
+
+// refuse is a Refusal of something that is still to be named.
+func refuse(code RefusalCode, reason string) Refusal { return Refusal{Code: code, Reason: reason} }
+
+func (r Refusal) of(entry string) Refusal {
+	r.Entry = entry
+	return r
+}
+
+// RefusalCode is a kind of reason for a Refusal: what metrics count by.
+type RefusalCode string
+
+// The codes.
+const (
+	RefusedSyntax         RefusalCode = "not-an-address"
+	RefusedZone           RefusalCode = "zone"
+	RefusedDHCP           RefusalCode = "dhcp"
+	RefusedNotUnicast     RefusalCode = "not-unicast"
+	RefusedFamily         RefusalCode = "family"
+	RefusedName           RefusalCode = "name"
+	RefusedNodeAddress    RefusalCode = "node-address"
+	RefusedPodNetwork     RefusalCode = "pod-network"
+	RefusedServiceNetwork RefusalCode = "cluster-ip-network"
+	RefusedNotAllowed     RefusalCode = "not-allowed"
+	RefusedClash          RefusalCode = "clash"
+)
+
+// Label is one value of a metric's label.
+type Label struct {
+	Value string
+	// Means goes on from "counts a Service", in the words of the documentation.
+	Means string
+}
+
+// RefusalCodes is the table of codes.
+func RefusalCodes() []Label {
+	return []Label{
+		{string(RefusedSyntax), "that asks for what is neither an address nor a name"},
+		{string(RefusedZone), "that asks for an address with a zone"},
+		{string(RefusedDHCP), "that asks for an address from DHCP"},
+		{string(RefusedNotUnicast), "that asks for a loopback, multicast or broadcast address"},
+		{string(RefusedFamily), "that asks for an address, or a name with one, of a family that it has not"},
+		{string(RefusedName), "whose name has no address, or can not be looked up"},
+		{string(RefusedNodeAddress), "that asks for a node's address"},
+		{string(RefusedPodNetwork), "that asks for an address of the pods' networks"},
+		{string(RefusedServiceNetwork), "that asks for an address of the cluster IPs' network"},
+		{string(RefusedNotAllowed), "that asks for an address outside the allowed ranges"},
+		{string(RefusedClash), "one of whose ports another Service has on the address"},
+	}
+}
