@@ -52,6 +52,8 @@ type Plan struct {
 	Because string
 	// Announced says that its addresses are to be held by some node; if not, Reason says why not.
 	Announced bool
+	// Short says what it should have besides; what it has already is held all the same.
+	Short string
 	// Own says that the Service has a Lease of its own, since not every node can serve it.
 	Own bool
 	// Candidate says that this node may hold the addresses; if not, Reason says why not.
@@ -95,8 +97,11 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 	}
 	p.Wanting = asked.from == "" || asked.allocated && (len(p.Refused) > 0 || len(p.Addrs) < len(familiesOf(s)) && dual(s))
 	p.Reason = p.lacking(s)
-	if p.Reason != "" {
+	switch {
+	case p.Reason != "" && !p.kept(s):
 		return p
+	case p.Reason != "":
+		p.Short, p.Reason = p.Reason, ""
 	}
 	if s.Annotations[LeaseAnnotation] != "" && local {
 		p.Reason = "the annotation " + LeaseAnnotation + " can not be kept with externalTrafficPolicy Local: not every node could hold what shares the Lease"
@@ -157,6 +162,13 @@ func (p Plan) lacking(s *corev1.Service) string {
 		}
 	}
 	return ""
+}
+
+// kept says that one of the addresses is announced already: that a second family is asked for now, or is lost, takes
+// nothing away from who uses the first.
+func (p Plan) kept(s *corev1.Service) bool {
+	has := given(s)
+	return slices.ContainsFunc(p.Addrs, func(a netip.Addr) bool { return slices.Contains(has, a) })
 }
 
 func (p Plan) refusals() string { return join(p.Refused) }

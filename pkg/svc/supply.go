@@ -314,7 +314,7 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 		}
 		return ReasonNoAddress, oneLine(err)
 	}
-	if slices.Equal(answer.Addrs, p.Addrs) {
+	if slices.Equal(answer.Addrs, p.Addrs) && len(p.Refused) == 0 {
 		return "", "" // it has all that there is
 	}
 	places, _, problems := c.placement(s).Follow(answer.Addrs, c.links, nil)

@@ -591,6 +591,9 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 	if problem != nil {
 		text = oneLine(problem)
 	}
+	if text == "" {
+		text = p.Short
+	}
 	if text == "" && len(p.Refused) > 0 {
 		text = "refused " + p.refusals()
 	}
@@ -649,7 +652,12 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 		return // not yet; or it was just lost, and the next holder has the word
 	}
 	w := shown{ours: true, addrs: p.Addrs, host: c.o.Node, announced: true, reason: ReasonAnnounced, message: "node " + c.o.Node + " holds " + join(p.Addrs)}
-	if len(p.Refused) > 0 {
+	switch {
+	case p.Short != "" && len(p.Refused) == 0:
+		w.reason, w.message = cmp.Or(p.Because, ReasonNoAddress), w.message+"; "+p.Short
+	case p.Short != "":
+		w.reason, w.message = ReasonRefused, w.message+"; "+p.Short
+	case len(p.Refused) > 0:
 		w.reason, w.message = ReasonRefused, w.message+"; refused "+p.refusals()
 	}
 	w.move = c.how(r)

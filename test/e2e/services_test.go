@@ -216,10 +216,18 @@ func TestServicesByLease(t *testing.T) {
 }
 
 func testServices(t *testing.T, s *services) {
-	for _, scenario := range []struct {
+	type scenario struct {
 		name string
 		run  func(*testing.T, *services)
-	}{
+	}
+	var dual []scenario
+	if len(s.VIPs) > 1 {
+		dual = []scenario{
+			{"a second family, and back", serviceUpgraded},
+			{"a second family out of a pool, and back", serviceUpgradedByPool},
+		}
+	}
+	for _, scenario := range append(dual, []scenario{
 		{"announced, told and reached", serviceAnnounced},
 		{"the holder goes", serviceMoves},
 		{"the holder vanishes", serviceOutlivesItsNode},
@@ -231,7 +239,7 @@ func testServices(t *testing.T, s *services) {
 		{"by a name", serviceNamed},
 		{"externalTrafficPolicy Local", serviceLocal},
 		{"deleted while we were down", serviceDeletedUnseen},
-	} {
+	}...) {
 		t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) })
 	}
 }
@@ -297,7 +305,7 @@ func serviceOutlivesItsNode(t *testing.T, s *services) {
 	})
 	next := s.on(t, service, addrs)
 	moved := fmt.Sprintf("moved from node %s to node %s: %s; ", holder.Name, next.Name, join(addrs))
-	s.event(t, service, svc.ReasonMoved, moved+"the Lease of "+holder.Name+" expired, nobody held it for at most 5.")
+	s.event(t, service, svc.ReasonMoved, moved+"the Lease of "+holder.Name+" expired, nobody held it for at most ")
 	s.counts(t, next, `kube_vip_service_moves_total{reason="expired"}`)
 	if err := holder.Boot(within(t, patience)); err != nil {
 		t.Fatal(err)
@@ -428,20 +436,7 @@ func servicePool(t *testing.T, s *services) {
 			}
 		}()
 	}
-	client, err := s.Kube()
-	if err != nil {
-		t.Fatal(err)
-	}
-	maps := client.CoreV1().ConfigMaps(svc.PoolNamespace)
-	if _, err := maps.Create(within(t, patience), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: svc.PoolConfigMap},
-		Data: map[string]string{"range-global": strings.Join(ranges, ","), "range-web": "10.0.0.300"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := maps.Delete(context.WithoutCancel(t.Context()), svc.PoolConfigMap, metav1.DeleteOptions{}); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer s.pool(t, map[string]string{"range-global": strings.Join(ranges, ","), "range-web": "10.0.0.300"})()
 	a := s.create(t, "pool-a", nil)
 	s.on(t, a, second)
 	s.answersFor(t, second)
@@ -539,6 +534,147 @@ func serviceNamed(t *testing.T, s *services) {
 		t.Errorf("%s held, and now %s does", holder, now)
 	}
 	s.answersFor(t, second)
+}
+
+// single makes a Service one of IPv4 alone.
+func single(o *corev1.Service) { stack(o, corev1.IPFamilyPolicySingleStack) }
+
+func stack(o *corev1.Service, policy corev1.IPFamilyPolicy) {
+	o.Spec.IPFamilyPolicy = &policy
+	if policy == corev1.IPFamilyPolicySingleStack {
+		o.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
+		o.Spec.ClusterIPs = o.Spec.ClusterIPs[:min(1, len(o.Spec.ClusterIPs))]
+	}
+}
+
+// change changes a Service, and its endpoints to what its families ask for then.
+func (s *services) change(t *testing.T, service *lab.Service, change func(*corev1.Service)) {
+	t.Helper()
+	if err := service.Change(within(t, patience), change); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.SetEndpoints(within(t, patience), s.everywhere()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unbroken watches an address on its node until what it returns is called, which fails the test if it ever went.
+func (s *services) unbroken(t *testing.T, n *lab.Node, addr netip.Addr) (still func()) {
+	t.Helper()
+	watch, err := n.WatchAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		watch.Close()
+		seen := 0
+		for _, e := range watch.Events() {
+			if e.Addr != addr {
+				continue
+			}
+			seen++
+			if !e.Present {
+				t.Errorf("%s left %s at %s", addr, n, e.Time.Format("15:04:05.000"))
+			}
+		}
+		if has, err := n.Has(addr); err != nil || !has || seen == 0 {
+			t.Errorf("%s has %s: %t (%v), seen renewed %d times", n, addr, has, err, seen)
+		}
+	}
+}
+
+// serviceUpgraded: a Service of one family gets a second one while it is announced, by each policy, and loses it again.
+// The first address is on its node all the time.
+func serviceUpgraded(t *testing.T, s *services) {
+	addrs := s.addrs(12)
+	service := s.create(t, "upgraded", addrs[:1], single)
+	holder := s.on(t, service, addrs[:1])
+	still := s.unbroken(t, holder, addrs[0])
+	annotate := func(o *corev1.Service, addrs []netip.Addr) {
+		o.Annotations[svc.AddressesAnnotation] = asking(addrs)[svc.AddressesAnnotation]
+	}
+	// The policy first, and then the address.
+	s.change(t, service, func(o *corev1.Service) { stack(o, corev1.IPFamilyPolicyRequireDualStack) })
+	s.says(t, service, metav1.ConditionTrue, svc.ReasonNoAddress, "it has no IPv6 address, and ipFamilyPolicy is RequireDualStack")
+	s.change(t, service, func(o *corev1.Service) { annotate(o, addrs) })
+	s.on(t, service, addrs)
+	s.answersFor(t, addrs)
+	// The address goes first, and then the policy.
+	s.change(t, service, func(o *corev1.Service) { annotate(o, addrs[:1]) })
+	s.nobody(t, addrs[1:])
+	s.on(t, service, addrs[:1])
+	s.change(t, service, single)
+	s.on(t, service, addrs[:1])
+	// All at once.
+	s.change(t, service, func(o *corev1.Service) { stack(o, corev1.IPFamilyPolicyPreferDualStack); annotate(o, addrs) })
+	s.on(t, service, addrs)
+	s.change(t, service, func(o *corev1.Service) { single(o); annotate(o, addrs[:1]) })
+	s.nobody(t, addrs[1:])
+	if now := s.on(t, service, addrs[:1]); now != holder {
+		t.Errorf("%s held, and now %s does", holder, now)
+	}
+	s.answersFor(t, addrs[:1])
+	still()
+}
+
+// serviceUpgradedByPool: the same with addresses that are given out.
+func serviceUpgradedByPool(t *testing.T, s *services) {
+	addrs := s.addrs(24)
+	defer s.pool(t, map[string]string{"range-global": addrs[0].String() + "-" + addrs[0].String() + "," + addrs[1].String() + "-" + addrs[1].String()})()
+	service := s.create(t, "upgraded-pool", nil, single)
+	holder := s.on(t, service, addrs[:1])
+	still := s.unbroken(t, holder, addrs[0])
+	for _, policy := range []corev1.IPFamilyPolicy{corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack} {
+		s.change(t, service, func(o *corev1.Service) { stack(o, policy) })
+		s.on(t, service, addrs)
+		s.answersFor(t, addrs)
+		s.change(t, service, single)
+		s.nobody(t, addrs[1:])
+		if now := s.on(t, service, addrs[:1]); now != holder {
+			t.Errorf("%s held, and now %s does", holder, now)
+		}
+		eventually(t, "the second address is given back", func() (bool, error) {
+			o, err := service.Get(within(t, patience))
+			return err == nil && o.Annotations[svc.AddressesAnnotation] == addrs[0].String() && o.Annotations[svc.AllocatedAnnotation] == addrs[0].String(), err
+		})
+	}
+	still()
+}
+
+// pool makes the ConfigMap of the pools, until what it returns is called.
+func (s *services) pool(t *testing.T, data map[string]string) (remove func()) {
+	t.Helper()
+	client, err := s.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := client.CoreV1().ConfigMaps(svc.PoolNamespace)
+	if _, err := maps.Create(within(t, patience), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: svc.PoolConfigMap}, Data: data}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := maps.Delete(context.WithoutCancel(t.Context()), svc.PoolConfigMap, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// says waits until the condition says this.
+func (s *services) says(t *testing.T, service *lab.Service, status metav1.ConditionStatus, reason, text string) {
+	t.Helper()
+	var last any
+	if err := lab.Wait(within(t, patience), "the Service's condition says "+text, func() (bool, error) {
+		got, err := service.Get(within(t, patience))
+		if err != nil {
+			return false, err
+		}
+		c := meta.FindStatusCondition(got.Status.Conditions, svc.ConditionAnnounced)
+		last = got.Status
+		return c != nil && c.Status == status && c.Reason == reason && strings.Contains(c.Message, text), nil
+	}); err != nil {
+		t.Fatalf("%v: %+v", err, last)
+	}
 }
 
 // serviceLocal: only a node with an endpoint holds, and the addresses follow the endpoint.
