@@ -76,6 +76,8 @@ type Options struct {
 	// Fit is told, once all Services were looked at and whenever it changes, whether this node may hold the group's
 	// addresses, and if not, why not; may be nil. It must not block.
 	Fit func(ok bool, reason string)
+	// Complete is called once all Services were looked at and claimed for the first time; may be nil. It must not block.
+	Complete func()
 	// Guard is told which ports of Services' addresses may be reached, before they are claimed; nil guards nothing. Also
 	// are the ports that may be reached besides on an address that is held under another mandate.
 	Guard Guard
@@ -182,6 +184,9 @@ func New(o Options) *Controller {
 	if o.Lacks == nil {
 		o.Lacks = func([]string) {}
 	}
+	if o.Complete == nil {
+		o.Complete = func() {}
+	}
 	c := &Controller{
 		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
@@ -278,6 +283,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, s := range c.firstCome() {
 		c.reconcile(key(s))
 	}
+	c.o.Complete()
 	c.unguarded = true // what an earlier life left is not for ever
 	c.guardSoon()
 	c.assess()

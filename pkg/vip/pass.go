@@ -149,7 +149,7 @@ func (t *Table) pass() (next time.Time, stays error) {
 	t.mu.Lock()
 	t.prune()
 	p.wants = t.wants()
-	p.strays, p.ends = t.told || t.over, t.over
+	p.strays, p.ends = t.told && t.awaited == 0 || t.over, t.over
 	p.before = t.holding
 	asked := t.asked
 	p.news = asked != t.seen

@@ -68,6 +68,7 @@ type Table struct {
 	stakes   map[netip.Addr][]stake // the same by address
 	verdicts map[string]verdict
 	told     bool                    // some VIP was claimed since the start; before, an address that nobody claims says nothing
+	awaited  int                     // those who have not made all their first claims; before, likewise
 	over     bool                    // Run ends: every VIP is to be off
 	asked    uint64                  // counts the changes that must be seen
 	seen     uint64                  // the last change that was seen
@@ -159,6 +160,22 @@ func (t *Table) Claim(owner, mandate string, vips []VIP) {
 		t.told, t.whole = true, true
 	}
 	t.ask()
+}
+
+// Await has addresses that carry our mark and that nobody claims left alone until complete is called: some of them may
+// be of somebody whose first claims take a while. If complete is never called, the kernel takes them away in time. Await
+// is called before Run.
+func (t *Table) Await() (complete func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.awaited++
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.awaited--
+		t.whole = true
+		t.ask()
+	})
 }
 
 // Unclaim says that owner wants no VIP any more.

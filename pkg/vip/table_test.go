@@ -1382,3 +1382,31 @@ func TestConcurrency(t *testing.T) {
 		}
 	})
 }
+
+// TestAwait: what an earlier life left stays while somebody has claims to make, and goes when nobody has made it.
+func TestAwait(t *testing.T) {
+	bubble(t, func(r *rig) {
+		v, service, gone := on("10.0.0.10/32 eth0"), on("10.0.0.101/32 eth0"), on("10.0.0.102/32 eth0")
+		r.kernel.leave(service, 4*time.Second)
+		r.kernel.leave(gone, 4*time.Second)
+		first, second := r.Await(), r.Await()
+		r.run()
+		r.Claim("cp", "cp-lock", []VIP{v})
+		r.Grant("cp-lock", r.in(time.Minute))
+		r.settle(500 * time.Millisecond)
+		r.Claim("svc/web", "svc-lock", []VIP{service}) // of which nothing is known yet
+		first()
+		first() // counts once
+		r.settle(500 * time.Millisecond)
+		for _, one := range []VIP{service, gone} {
+			if !r.kernel.has(one) {
+				t.Errorf("%s went before all claims were made", one)
+			}
+		}
+		second()
+		r.settle(100 * time.Millisecond)
+		if !r.kernel.has(service) || r.kernel.has(gone) {
+			t.Errorf("%s is there: %t; %s, which nobody claims: %t", service, r.kernel.has(service), gone, r.kernel.has(gone))
+		}
+	})
+}

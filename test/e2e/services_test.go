@@ -518,17 +518,17 @@ func serviceNamed(t *testing.T, s *services) {
 	if _, err := s.pods[holder].WaitLog(within(t, patience), "name not resolved"); err != nil {
 		t.Error(err)
 	}
-	for _, e := range watch.Events() {
-		if slices.Contains(second, e.Addr) && !e.Present {
-			t.Errorf("%s went while nobody knew the name", e.Addr)
-		}
-	}
 	began := time.Now()
 	if err := s.pods[holder].Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.pods[holder].WaitLogSince(within(t, patience), began, "name not resolved"); err != nil {
 		t.Error(err)
+	}
+	for _, e := range watch.Events() {
+		if slices.Contains(second, e.Addr) && !e.Present {
+			t.Errorf("%s went while nobody knew the name", e.Addr)
+		}
 	}
 	if now := s.on(t, service, second); now != holder {
 		t.Errorf("%s held, and now %s does", holder, now)
