@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -69,7 +70,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	}
 	options.Leases, options.Others = fleet, others
 	if w.c.Services.Guard {
-		f := filter.New(filter.Options{Log: w.log, Registerer: w.registry})
+		f := filter.New(filter.Options{Table: filterTable(w.c.Node.Instance), Log: w.log, Registerer: w.registry})
 		options.Guard = guard{f, w.log}
 		options.Also = []pool.Port{{Number: w.c.ControlPlane.Port, Protocol: "TCP"}}
 		w.speakers = append(w.speakers, f)
@@ -94,14 +95,25 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	return nil
 }
 
+// filterTable is the name of an instance's table. Two instances on one node have one each: nftables lets through what
+// every table lets through.
+func filterTable(instance string) string {
+	if instance == "" {
+		return filter.DefaultTable
+	}
+	return filter.DefaultTable + "-" + instance
+}
+
 // guard has a filter let through what Services declare.
 type guard struct {
 	*filter.Filter
 	log *slog.Logger
 }
 
-// Guard implements svc.Guard.
-func (g guard) Guard(list []svc.Guarded) {
+var _ svc.Guard = guard{}
+
+// Guard implements svc.Guard. What keeps the filter from it is the filter's to tell.
+func (g guard) Guard(ctx context.Context, list []svc.Guarded) {
 	rules := make([]filter.Rule, len(list))
 	for i, one := range list {
 		rules[i].Addr = one.Addr
@@ -111,6 +123,9 @@ func (g guard) Guard(list []svc.Guarded) {
 	}
 	if err := g.Set(rules); err != nil {
 		g.log.Warn("not all that Services declare can be let through", "err", err)
+	}
+	if err := g.Wait(ctx); err != nil {
+		g.log.Debug("addresses of Services do not wait for their filter any longer", "err", err)
 	}
 }
 

@@ -26,8 +26,8 @@
 //
 // # A start with what is left
 //
-// A table that an earlier life left (kill -9) still filters. If Set was called before Run, it becomes the new table
-// without a gap; otherwise it is removed at once.
+// A table that an earlier life left (kill -9) still filters, and the addresses of that life may still be there, too. It is
+// left alone until the first Set, and then becomes the new table without a gap, or goes. Run's end removes it in any case.
 package filter
 
 import (
@@ -80,6 +80,7 @@ type Filter struct {
 	layout    layout
 	log       *slog.Logger
 	addresses prometheus.Gauge
+	upToDate  prometheus.Gauge
 	repairs   prometheus.Counter
 
 	wake chan struct{} // holds at most one token: something was told
@@ -120,19 +121,24 @@ func New(o Options) *Filter {
 			Name: "kube_vip_filter_addresses",
 			Help: "Addresses of which only declared ports can be reached, as they are in the kernel.",
 		}),
+		upToDate: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kube_vip_filter_up_to_date",
+			Help: "1 when the kernel filters as it is to; 0 when it can not be made to, or nothing is known yet.",
+		}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kube_vip_filter_repairs_total",
 			Help: "How often our nftables table was not as we left it and was made anew.",
 		}),
 	}
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(f.addresses, f.repairs)
+		o.Registerer.MustRegister(f.addresses, f.upToDate, f.repairs)
 	}
 	return f
 }
 
 // Set says what is to be filtered from now on, instead of what was told before; doing it twice is the same as doing
 // it once. Run puts it into the kernel within milliseconds, and Wait waits for that. Without Rules there is no table.
+// Until the first Set nothing is done.
 //
 // The error names what cannot be guarded as it is; everything else is.
 func (f *Filter) Set(rules []Rule) error {
@@ -216,6 +222,9 @@ func (f *Filter) pass() time.Duration {
 	f.mu.Lock()
 	want, asked := f.want, f.asked
 	f.mu.Unlock()
+	if asked == 0 {
+		return tick
+	}
 
 	err := f.match(want, asked)
 	f.report(err, len(want) > 0)
@@ -228,8 +237,10 @@ func (f *Filter) pass() time.Duration {
 
 	if err == nil {
 		f.failures = 0
+		f.upToDate.Set(1)
 		return tick
 	}
+	f.upToDate.Set(0)
 	f.failures++
 	return min(tick<<min(f.failures-1, 8), slowest)
 }

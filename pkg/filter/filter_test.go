@@ -108,9 +108,7 @@ func TestLeftover(t *testing.T) {
 			onEachNode(t, func(t *testing.T, n node) {
 				n.meddle(t, leftTable)
 				f := New(Options{})
-				if c.set != nil {
-					set(t, f, c.set)
-				}
+				set(t, f, c.set)
 				n.start(t, f)
 				eventually(t, "no leftover", func() bool { return difference(t, n, c.set) == "" })
 			})
@@ -131,6 +129,43 @@ func TestLeftoverOfOurs(t *testing.T) {
 		wait(t, f)
 		mustSee(t, n, some())
 	})
+}
+
+// TestLeftoverUntilSet: who was killed and started again does not know at once what to guard. What an earlier life left
+// filters until it does, and is not left for ever when it never does.
+func TestLeftoverUntilSet(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(t *testing.T, f *Filter)
+		want []Rule
+	}{
+		{"rules", func(t *testing.T, f *Filter) { set(t, f, some()) }, some()},
+		{"no rules", func(t *testing.T, f *Filter) { set(t, f, nil) }, nil},
+		{"nothing was said", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onEachNode(t, func(t *testing.T, n node) {
+				left := []Rule{open("10.0.0.99", "22/tcp")}
+				before, _ := merge(left)
+				if err := n.apply(plan(nil, before, false)); err != nil {
+					t.Fatal(err)
+				}
+				f := New(Options{})
+				stop := n.start(t, f)
+				time.Sleep(3 * tick) // it is to do nothing, however often it looks
+				mustSee(t, n, left)
+				if c.set != nil {
+					c.set(t, f)
+					wait(t, f)
+					mustSee(t, n, c.want)
+				}
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
+				mustSee(t, n, nil)
+			})
+		})
+	}
 }
 
 // TestTableComesBack is what restoring a saved ruleset does while nothing is wanted.
@@ -225,6 +260,7 @@ func TestFails(t *testing.T) {
 		n, j := newFake(), &journal{}
 		f := New(Options{Log: j.logger()})
 		n.fail(unix.EPERM, nil)
+		set(t, f, nil)
 		n.start(t, f)
 		synctest.Wait()
 		if j.count("level=WARN") != 0 {
@@ -393,23 +429,33 @@ func TestMetrics(t *testing.T) {
 			}
 			return values
 		}
-		want := func(addresses, repairs float64) {
+		want := func(addresses, repairs, upToDate float64) {
 			t.Helper()
-			if got := read(); !slices.Equal(got, []float64{addresses, repairs}) {
-				t.Errorf("addresses and repairs: %v, want %v %v", got, addresses, repairs)
+			if got := read(); !slices.Equal(got, []float64{addresses, repairs, upToDate}) {
+				t.Errorf("addresses, repairs, up to date: %v, want %v %v %v", got, addresses, repairs, upToDate)
 			}
 		}
-		want(0, 0)
+		want(0, 0, 0)
 		set(t, f, some())
 		wait(t, f)
-		want(3, 0)
+		want(3, 0, 1)
+		n.fail(nil, unix.EPERM)
+		set(t, f, nil)
+		if err := f.Wait(t.Context()); !errors.Is(err, unix.EPERM) {
+			t.Errorf("Wait: %v, want EPERM", err)
+		}
+		want(3, 0, 0) // they are still filtered
+		n.fail(nil, nil)
+		set(t, f, some())
+		wait(t, f)
+		want(3, 0, 1)
 		n.meddle(t, flushRuleset)
 		time.Sleep(2 * tick)
-		want(3, 1)
+		want(3, 1, 1)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		want(0, 1)
+		want(0, 1, 1)
 	})
 }
 

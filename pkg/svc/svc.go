@@ -78,8 +78,8 @@ type Options struct {
 	Fit func(ok bool, reason string)
 	// Complete is called once all Services were looked at and claimed for the first time; may be nil. It must not block.
 	Complete func()
-	// Guard is told which ports of Services' addresses may be reached, before they are claimed; nil guards nothing. Also
-	// are the ports that may be reached besides on an address that is held under another mandate.
+	// Guard is told which ports of Services' addresses may be reached, before they are claimed and until they have gone;
+	// nil guards nothing. Also are the ports that may be reached besides on an address that is held under another mandate.
 	Guard Guard
 	Also  []pool.Port
 	// ReadOnly keeps the Controller from writing anything to a Service.
@@ -137,8 +137,7 @@ type Controller struct {
 	known   map[string]*entry
 	book    *book
 
-	unguarded bool      // there is news for the Guard
-	guardedAt time.Time // when it was told last
+	guard guardian
 
 	poolVersion string
 	counted     time.Time // when the pools were counted last
@@ -162,6 +161,7 @@ type entry struct {
 	nowhere   time.Time // since when no node can hold it; zero while one can
 
 	exposure exposure
+	cleared  []netip.Addr // the Guard was told of
 
 	mandate string    // under which its first address is held; empty before it was to be held
 	since   time.Time // when it came under that from another; zero if it did not
@@ -231,6 +231,7 @@ func (c *Controller) Sync(present []vip.VIP) error {
 	if slices.Equal(present, c.present) {
 		return nil
 	}
+	gone := false
 	now := make(map[netip.Addr]struct{}, len(present))
 	for _, v := range present {
 		now[v.Addr()] = struct{}{}
@@ -241,7 +242,11 @@ func (c *Controller) Sync(present []vip.VIP) error {
 	for addr := range c.here {
 		if _, is := now[addr]; !is {
 			c.wake(addr)
+			gone = true
 		}
+	}
+	if gone && c.o.Guard != nil {
+		c.queue.Add(guardKey)
 	}
 	c.present, c.here = present, now
 	return nil
@@ -283,16 +288,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, s := range c.firstCome() {
 		c.reconcile(key(s))
 	}
+	c.guard.stale = true // what an earlier life left is not for ever
+	c.guardSoon(ctx)
 	c.o.Complete()
-	c.unguarded = true // what an earlier life left is not for ever
-	c.guardSoon()
 	c.assess()
 	work.Go(func() { c.writer.run(ctx) })
 	work.Go(func() { <-ctx.Done(); c.queue.ShutDown() })
 	work.Go(func() { c.lookAgain(ctx) })
 	work.Go(func() { c.mind(ctx) })
 	work.Go(func() { c.supply.run(ctx, func() bool { return c.leads(c.o.Mandate) }, c.all) })
-	c.work()
+	c.work(ctx)
 	return nil
 }
 
@@ -301,33 +306,43 @@ const (
 	lookKey    = "\x00links"
 	clusterKey = "\x00cluster"
 	poolKey    = "\x00pools"
+	guardKey   = "\x00guard"
 )
 
-func (c *Controller) work() {
+func (c *Controller) work(ctx context.Context) {
 	for {
 		key, over := c.queue.Get()
 		if over {
 			return
 		}
-		began := time.Now()
-		switch key {
-		case lookKey:
-			if c.look() {
-				c.all()
-			}
-		case clusterKey:
-			c.surroundings()
-		case poolKey:
-			c.pools()
-		default:
-			c.reconcile(key)
-			c.metrics.reconciled(time.Since(began))
-		}
-		c.assessSoon()
-		c.guardSoon()
-		c.count()
+		c.handle(ctx, key)
 		c.queue.Done(key)
 	}
+}
+
+// handle does what one key of the queue asks for.
+func (c *Controller) handle(ctx context.Context, key string) {
+	began := time.Now()
+	switch key {
+	case lookKey:
+		changed := c.look()
+		if changed {
+			c.all()
+		}
+		c.guardAgain(changed)
+	case clusterKey:
+		c.surroundings()
+	case poolKey:
+		c.pools()
+	case guardKey:
+		c.guardDue()
+	default:
+		c.reconcile(key)
+		c.metrics.reconciled(time.Since(began))
+	}
+	c.assessSoon()
+	c.guardSoon(ctx)
+	c.count()
 }
 
 // count shows how full the pools are, at most once in a second.
@@ -466,8 +481,20 @@ func (c *Controller) reconcile(key string) {
 		r.nowhere = time.Now()
 	}
 	c.remark(key, s)
-	c.expose(r, exposureOf(s), slices.Equal(r.addrs, p.Addrs))
+	unheard := c.expose(r, exposureOf(s), p.Addrs)
 	c.use(key, s, r, p)
+	if one := (settled{s, r, p}); unheard {
+		c.carryLater(key, one)
+	} else {
+		c.carry(key, one)
+	}
+}
+
+// carry makes the claims, and the Service's status, what was planned.
+func (c *Controller) carry(key string, is settled) {
+	s, r, p := is.service, is.entry, is.plan
+	delete(c.guard.waiting, key)
+	r.cleared = p.Addrs
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
 	if !p.Open { // nothing is said of a name before it has been looked up
 		c.metrics.count(r, p)
@@ -550,7 +577,8 @@ func (c *Controller) forget(key string, r *entry) {
 		c.metrics.leave(key, r)
 	}
 	delete(c.known, key)
-	c.at.stale, c.unguarded = true, true
+	delete(c.guard.waiting, key)
+	c.at.stale, c.guard.stale = true, true
 }
 
 // claim claims the Service's addresses, and says what keeps this node from carrying them.
