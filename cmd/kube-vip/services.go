@@ -64,8 +64,15 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		return peers
 	}
 	options.Lacks = func(list []string) { w.members.SetLacks(list) }
-	fleet, err := w.fleet()
-	if err != nil {
+	var fleet *ha.Fleet
+	keeper := newKeeper(w.table, w.log, w.registry, func(mandate string) {
+		if mandate == lease {
+			election.Contest()
+			return
+		}
+		fleet.Contest(mandate)
+	})
+	if fleet, err = w.fleet(keeper.options()); err != nil {
 		return err
 	}
 	options.Leases, options.Others = fleet, others
@@ -79,7 +86,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	election = ha.NewElection(ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
 		Renewals: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
-		Granter: w.table, AwaitHealth: true,
+		Granter: w.table, AwaitHealth: true, Keeper: keeper.options(),
 		Led: func(l ha.Lead) { w.services.Led(lease, l) },
 		Log: w.log, Registerer: w.registry,
 	})
@@ -91,6 +98,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		w.members.SetHealth(ha.Healthy, "")
 		w.deciders = append(w.deciders, w.members)
 	}
+	w.speakers = append(w.speakers, keeper.sentinel)
 	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election, fleet)
 	return nil
 }
@@ -143,7 +151,7 @@ func protocolOf(name string) filter.Protocol {
 }
 
 // fleet stands for the Leases of single Services.
-func (w *wiring) fleet() (*ha.Fleet, error) {
+func (w *wiring) fleet(keeper *ha.Keeper) (*ha.Fleet, error) {
 	renewals, err := w.access.Clientset("service renewals", fleetQPS, fleetBurst)
 	if err != nil {
 		return nil, err
@@ -159,8 +167,9 @@ func (w *wiring) fleet() (*ha.Fleet, error) {
 		Reserved: func(namespace, name string) bool {
 			return reserved[namespace+"/"+name] || strings.HasPrefix(name, ha.MemberPrefix)
 		},
-		Led: func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
-		Log: w.log, Registerer: w.registry,
+		Keeper: keeper,
+		Led:    func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
+		Log:    w.log, Registerer: w.registry,
 	}), nil
 }
 

@@ -97,6 +97,7 @@ type ear struct {
 	// Guarded by the Prober's mu, as is the setting of fault.
 	users     int
 	questions map[netip.Addr][]*question
+	overheard map[*func(claim)]struct{} // told of every claim
 }
 
 // question is an address that somebody wants to know about.
@@ -176,6 +177,30 @@ func (p *Prober) probe(ctx context.Context, link string, addr netip.Addr) (net.H
 	q := p.pose(e, addr)
 	defer p.withdraw(e, q)
 	return p.ask(ctx, e, q)
+}
+
+// overhear tells f of every claim on a medium until ctx ends; f must not block. It fails when the medium cannot be
+// listened to, or no more. What is sent to the groups of addresses comes by only where this node has the addresses.
+func (p *Prober) overhear(ctx context.Context, m medium, f func(claim)) error {
+	e := p.join(m)
+	defer p.leave(e)
+	if err := p.open(e); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	e.overheard[&f] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(e.overheard, &f)
+	}()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-e.lost:
+		return e.fault
+	}
 }
 
 func mediumOf(link string, addr netip.Addr) medium {
@@ -308,7 +333,7 @@ func (p *Prober) join(m medium) *ear {
 	defer p.mu.Unlock()
 	e := p.ears[m]
 	if e == nil {
-		e = &ear{medium: m, lost: make(chan struct{}), questions: map[netip.Addr][]*question{}}
+		e = &ear{medium: m, lost: make(chan struct{}), questions: map[netip.Addr][]*question{}, overheard: map[*func(claim)]struct{}{}}
 		p.ears[m] = e
 	}
 	e.users++
@@ -433,6 +458,9 @@ func (p *Prober) hear(e *ear, fd int) error {
 func (p *Prober) tell(e *ear, c claim) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for f := range e.overheard {
+		(*f)(c)
+	}
 	for _, q := range e.questions[c.addr] {
 		q.macs = append(q.macs, c.mac)
 		select {

@@ -87,6 +87,8 @@ const (
 type decision struct {
 	verdict verdict
 	until   time.Time // of a granted mandate
+	beyond  bool      // which goes on for want of the API alone
+	ask     bool      // whether the wire is clear for what is to be granted
 	write   write
 	lease   *coordinationv1.Lease // what to write
 	wake    time.Time             // decide again at this time at the latest; zero waits for an event
@@ -148,6 +150,7 @@ type core struct {
 	// alone is when we took the Lease although unhealthy, since nobody healthy did: that others were healthy
 	// earlier counts for nothing then.
 	alone    time.Time
+	keep     keeping
 	decided  bool // there was a verdict in this life
 	off      bool // the Granter has said that our addresses are off, since the last grant
 	stopping bool
@@ -281,6 +284,7 @@ func (c *core) wrote(now, started time.Time, lease *coordinationv1.Lease) {
 			c.resume(now, last)
 		}
 		c.renewed, c.until, c.fresh = started, started.Add(c.timing.Renew), false
+		c.keep.beyond = false
 	}
 }
 
@@ -304,16 +308,25 @@ func (c *core) cleared() { c.off, c.retry = true, time.Time{} }
 
 // decide answers what is to be done now.
 func (c *core) decide(now time.Time) decision {
+	c.goOn(now)
 	d := c.choose(now)
-	switch d.verdict {
-	case granted:
-		c.off, c.decided = false, true
+	switch {
+	case d.verdict == granted && c.unclear():
+		d.verdict, d.ask = undecided, true
+		if c.decided {
+			d.verdict = revoked
+		}
 		d.wake = earliest(d.wake, c.until)
-	case revoked:
+	case d.verdict == granted:
+		c.off, c.decided, c.keep.clear = false, true, true
+		d.wake = earliest(d.wake, c.until.Add(-c.margin()))
+	case d.verdict == revoked:
 		// Whatever becomes of our Lease and of a call under way, only a new renewal gives a mandate again: the
 		// Lease may be given up at any moment from now on.
 		c.until, c.decided = time.Time{}, true
+		c.keep.beyond, c.keep.clear = false, false
 	}
+	d.beyond = c.keep.beyond
 	if d.write != writeNothing && now.Before(c.retry) {
 		d.write, d.lease = writeNothing, nil
 		d.wake = earliest(d.wake, c.retry)
@@ -345,23 +358,26 @@ func (c *core) choose(now time.Time) decision {
 		return decision{verdict: revoked, done: c.off, why: why}
 
 	case c.stale:
-		return c.keep(holds, decision{write: readAgain, why: "another wrote the Lease"})
+		return c.carry(holds, decision{write: readAgain, why: "another wrote the Lease"})
 
 	case ours && holds && !c.unproven() && now.Before(c.due()):
 		return decision{verdict: granted, until: c.until, wake: c.due()}
 	case ours:
 		// Due for renewal; or ours from before a restart or an outage, and then the write decides.
-		return c.keep(holds, decision{write: writeUpdate, lease: c.claimed(now), why: "the Lease could not be renewed in time"})
+		return c.carry(holds, decision{write: writeUpdate, lease: c.claimed(now), why: "the Lease could not be renewed in time"})
 	}
 
 	if free, at := c.free(now); !free {
 		return decision{verdict: revoked, wake: at, why: c.waiting(why)}
 	}
+	if c.unsure() {
+		return decision{verdict: revoked, write: readAgain, why: "the API may not have answered its holder"}
+	}
 	if leaving { // unhealthy, and nobody healthy has taken it
 		c.alone = now
 	}
 	if c.lease == nil || c.orphaned {
-		return c.keep(holds, decision{write: writeCreate, lease: c.claimed(now), why: "the Lease is gone"})
+		return c.carry(holds, decision{write: writeCreate, lease: c.claimed(now), why: "the Lease is gone"})
 	}
 	return decision{verdict: revoked, write: writeUpdate, lease: c.claimed(now), why: "the Lease is free"}
 }
@@ -375,9 +391,9 @@ func (c *core) due() time.Time {
 	return due
 }
 
-// keep gives d the verdict that goes with our own mandate: it lasts until its time is up. Before the first
+// carry gives d the verdict that goes with our own mandate: it lasts until its time is up. Before the first
 // verdict of this life nothing is revoked while the Lease says that it is ours.
-func (c *core) keep(holds bool, d decision) decision {
+func (c *core) carry(holds bool, d decision) decision {
 	switch {
 	case holds:
 		d.verdict, d.until = granted, c.until
@@ -417,6 +433,9 @@ func (c *core) free(now time.Time) (bool, time.Time) {
 	}
 	if !c.until.After(now) { // a holder whose Lease was deleted makes it again at once
 		at = at.Add(c.delay)
+	}
+	if c.holder() != "" && c.keep.on {
+		at = latest(at, c.courtesy())
 	}
 	if at.Before(c.patience) {
 		at = c.patience
@@ -521,6 +540,13 @@ func transitions(lease *coordinationv1.Lease) int32 {
 		return 0
 	}
 	return *lease.Spec.LeaseTransitions
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // earliest is the earlier of two times of which zero means never.

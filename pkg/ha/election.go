@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -68,6 +69,8 @@ type Options struct {
 	// AwaitHealth keeps this instance from taking the Lease, for a moment, until the first SetHealth. A Lease that
 	// is ours from an earlier life is carried on with at once. Without it the instance may be healthy from the start.
 	AwaitHealth bool
+	// Keeper has the mandate go on while the API does not answer; nil ends it when its time is up.
+	Keeper *Keeper
 	// Led is called when this instance becomes or ceases to be the holder; may be nil. It must not block.
 	Led func(Lead)
 	Log *slog.Logger
@@ -83,6 +86,7 @@ type Election struct {
 	metrics electionMetrics
 	company *company      // nil for one that is alone
 	turn    *turn         // nil likewise
+	line    *line         // the company's
 	group   string        // for Members
 	events  chan func()   // run by Run's goroutine
 	news    chan struct{} // holds at most one token: health, ours or a member's, may have changed
@@ -92,6 +96,7 @@ type Election struct {
 	mu      sync.Mutex // guards the fields below
 	told    *fitness   // the last SetHealth; nil before the first
 	standAs *standing  // the last stand; nil before the first
+	contest bool       // somebody else claims what is held
 
 	// The fields below are touched by Run's goroutine alone.
 	core      core
@@ -100,6 +105,8 @@ type Election struct {
 	calling   bool      // an API call is under way
 	claiming  bool      // and it is one that makes or keeps the Lease ours
 	abortCall context.CancelFunc
+	beyond    bool               // the Keeper was told that the mandate goes on
+	clearing  context.CancelFunc // ends a Clear; nil while there is none
 	revoking  bool
 	revoked   int // counts Grants and Revokes, so that a late answer is told from the present one
 	again     time.Time
@@ -128,6 +135,7 @@ type company struct {
 	silences  *woes // the API does not answer
 	namesakes *woes // another instance has our name
 	phases    *phases
+	line      *line
 }
 
 // NewElection returns an Election that has not begun.
@@ -148,9 +156,11 @@ func newElection(o Options) *Election {
 		events:  make(chan func()),
 		news:    make(chan struct{}, 1),
 		jitter:  rand.N[time.Duration],
+		line:    &line{},
 		core: core{namespace: o.Namespace, name: o.Name, id: o.Identity, timing: o.Timing, grace: expiryGrace,
 			annotations: o.Annotations, labels: o.Labels, owner: o.Owner, delay: delayOf(o.Rank, o.Timing)},
 	}
+	e.core.keep.on = o.Keeper != nil
 	e.choose = e.core.decide
 	return e
 }
@@ -189,8 +199,12 @@ func (e *Election) hint() {
 // learn takes the news over.
 func (e *Election) learn() {
 	e.mu.Lock()
-	told, as := e.told, e.standAs
+	told, as, contest := e.told, e.standAs, e.contest
+	e.contest = false
 	e.mu.Unlock()
+	if contest {
+		e.core.contested()
+	}
 	if told != nil {
 		e.core.fits(time.Now(), told.health, told.reason)
 	}
@@ -211,6 +225,7 @@ func (e *Election) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer endCalls()
+	defer e.goesOn(false)
 	if e.company != nil {
 		defer e.join(calls)()
 	} else {
@@ -230,6 +245,7 @@ func (e *Election) Run(ctx context.Context) error {
 	var deadline <-chan time.Time
 	for {
 		now := time.Now()
+		e.core.keep.reach = e.line.get()
 		d := e.choose(now)
 		e.apply(calls, &work, d, now)
 		if d.done && !e.claiming {
@@ -281,6 +297,7 @@ func (e *Election) next(d decision, now time.Time) time.Duration {
 
 // apply carries a decision out. It does not block: calls and waits report through events.
 func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, now time.Time) {
+	e.look(ctx, work, d.ask)
 	switch {
 	case d.verdict == granted && (e.applied != granted || !d.until.Equal(e.until)):
 		e.o.Granter.Grant(e.o.Mandate, d.until)
@@ -293,6 +310,7 @@ func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, 
 		e.changed(e.applied, d)
 		e.applied = d.verdict
 	}
+	e.goesOn(d.beyond)
 	switch {
 	case e.claiming && d.abort:
 		e.abortCall()
@@ -303,6 +321,14 @@ func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, 
 		e.begin(ctx, work, d)
 	}
 	e.tell(ctx)
+}
+
+// goesOn tells the Keeper.
+func (e *Election) goesOn(beyond bool) {
+	if beyond != e.beyond && e.o.Keeper != nil {
+		e.beyond = beyond
+		e.o.Keeper.Kept(e.o.Mandate, beyond)
+	}
 }
 
 // tell says what is new about the Lease.
@@ -434,6 +460,12 @@ func (e *Election) call(ctx context.Context, d decision) (verb string, lease *co
 func (e *Election) ended(d decision, started time.Time, verb string, lease *coordinationv1.Lease, err error, aborted bool) {
 	now := time.Now()
 	switch {
+	case answers(err):
+		e.line.answered(started, now, now.Sub(started) > e.o.Timing.Retry)
+	case !aborted:
+		e.line.lost()
+	}
+	switch {
 	case err != nil && overtaken(err):
 		e.core.conflicted()
 	case err != nil && aborted:
@@ -455,6 +487,12 @@ func (e *Election) ended(d decision, started time.Time, verb string, lease *coor
 // overtaken says that the API refused a write because the Lease is not what we thought.
 func overtaken(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+}
+
+// answers says that the API answered, be it that it refused. Without its store it says that something is wrong with it.
+func answers(err error) bool {
+	var status apierrors.APIStatus
+	return err == nil || errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError
 }
 
 // report logs a failing API once, and its recovery. That another was faster is no failure.

@@ -2,7 +2,6 @@ package ha
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -10,7 +9,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,6 +25,7 @@ type feed struct {
 	duration time.Duration // of a Lease that does not say
 	silence  time.Duration
 	jitter   func(time.Duration) time.Duration
+	line     *line // is told of a watch that can not be begun
 
 	mu      sync.Mutex // guards the fields below; never held while somebody is told
 	known   bool       // there was a list
@@ -52,8 +51,8 @@ type reader struct {
 	expects time.Time         // until when somebody is bound to renew the Lease
 }
 
-func newFeed(log *slog.Logger, lasts time.Duration, jitter func(time.Duration) time.Duration) *feed {
-	return &feed{log: log, duration: lasts, silence: lasts, jitter: jitter,
+func newFeed(log *slog.Logger, lasts time.Duration, jitter func(time.Duration) time.Duration, line *line) *feed {
+	return &feed{log: log, duration: lasts, silence: lasts, jitter: jitter, line: line,
 		leases: map[types.NamespacedName]*entry{}, readers: map[types.NamespacedName]*reader{}}
 }
 
@@ -253,11 +252,13 @@ func (f *feed) deleted(lease *coordinationv1.Lease) {
 
 // failed logs a watch that ended. That it ends is its nature; that it can not be begun is not.
 func (f *feed) failed(err error) {
-	usual := errors.Is(err, errEnded) || errors.Is(err, errSilent) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err)
 	f.mu.Lock()
-	first := !usual && !f.failing
-	f.failing = f.failing || !usual
+	first := !usual(err) && !f.failing
+	f.failing = f.failing || !usual(err)
 	f.mu.Unlock()
+	if !usual(err) {
+		f.line.lost()
+	}
 	if first {
 		f.log.Warn("the Leases can not be seen; trying again", "err", err)
 		return

@@ -83,7 +83,7 @@ func TestFeedJoin(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+				f := newFeed((&notebook{}).log(), 5*time.Second, nil, &line{})
 				for _, do := range tt.events {
 					do(f)
 				}
@@ -102,7 +102,7 @@ func TestFeedJoin(t *testing.T) {
 // Who has joined is told what a watch of its own would tell.
 func TestFeedTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+		f := newFeed((&notebook{}).log(), 5*time.Second, nil, &line{})
 		l := listen(f)
 		want := func(want string) {
 			t.Helper()
@@ -139,7 +139,7 @@ func TestFeedTells(t *testing.T) {
 // knows better is not.
 func TestFeedLearnsFromWhoParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+		f := newFeed((&notebook{}).log(), 5*time.Second, nil, &line{})
 		f.listed(nil, "9")
 		l := listen(f)
 		l.read(time.Now(), record("node-2", 15, 0))
@@ -166,7 +166,7 @@ func TestFeedLearnsFromWhoParts(t *testing.T) {
 // feed shows it.
 func TestElectionKnowsItsPredecessorsWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+		f := newFeed((&notebook{}).log(), 5*time.Second, nil, &line{})
 		renewedAt := func(version int, at time.Time) *coordinationv1.Lease {
 			l := record("node-1", version, 0)
 			l.Spec.RenewTime = new(metav1.NewMicroTime(at))
@@ -196,7 +196,7 @@ func TestElectionKnowsItsPredecessorsWrites(t *testing.T) {
 // Nothing is kept of Leases that are gone once their holders' mandates are over.
 func TestFeedForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed((&notebook{}).log(), 5*time.Second, nil)
+		f := newFeed((&notebook{}).log(), 5*time.Second, nil, &line{})
 		f.listed(nil, "1")
 		named := func(i, version int, holder string) *coordinationv1.Lease {
 			l := record(holder, version, 0)
@@ -225,7 +225,7 @@ func TestFeedForgets(t *testing.T) {
 
 func TestFeedLogs(t *testing.T) {
 	n := &notebook{}
-	f := newFeed(n.log(), 5*time.Second, nil)
+	f := newFeed(n.log(), 5*time.Second, nil, &line{})
 	for range 3 {
 		f.failed(errEnded)
 		f.failed(apierrors.NewResourceExpired("too old"))

@@ -46,6 +46,8 @@ type FleetOptions struct {
 	// DefaultCallsInFlight. As many Leases are held at most as can be renewed in time then (Timing.Pace).
 	CallsPerSecond float64
 	CallsInFlight  int
+	// Keeper has mandates go on while the API does not answer; nil ends them when their time is up.
+	Keeper *Keeper
 	// Led is called when this instance becomes or ceases to be the holder of a mandate; may be nil. It must not block.
 	Led func(mandate string, lead Lead)
 	Log *slog.Logger
@@ -111,15 +113,17 @@ type seat struct {
 func NewFleet(o FleetOptions) *Fleet {
 	o.CallsPerSecond = cmp.Or(o.CallsPerSecond, DefaultCallsPerSecond)
 	o.CallsInFlight = cmp.Or(o.CallsInFlight, DefaultCallsInFlight)
+	shared := &line{}
 	return &Fleet{
 		o:       o,
 		metrics: newFleetMetrics(o.Identity, o.Registerer),
 		company: company{
-			feed:      newFeed(o.Log, o.Timing.Lease, rand.N[time.Duration]),
+			feed:      newFeed(o.Log, o.Timing.Lease, rand.N[time.Duration], shared),
 			turns:     newTurns(pace{perSecond: o.CallsPerSecond, inFlight: o.CallsInFlight, most: o.Timing.most(o.CallsPerSecond)}),
 			silences:  newWoes(o.Log, "the API answers for the Leases again"),
 			namesakes: newWoes(o.Log, "no other instance holds Leases under this node's name any more"),
 			phases:    &phases{epoch: time.Now(), period: o.Timing.Retry},
+			line:      shared,
 		},
 		prepare: func(*Election) {},
 		seats:   map[types.NamespacedName]*seat{},
@@ -241,12 +245,13 @@ func (f *Fleet) begin(key types.NamespacedName, s *seat) {
 	options := Options{
 		Namespace: c.Namespace, Name: c.Name, Mandate: c.Mandate(), Identity: f.o.Identity, Timing: f.o.Timing,
 		Labels: c.Labels, Owner: c.Owner, Rank: c.Rank,
-		Renewals: f.o.Renewals, Granter: f.o.Granter, Members: f.o.Members, Log: f.o.Log,
+		Renewals: f.o.Renewals, Granter: f.o.Granter, Members: f.o.Members, Keeper: f.o.Keeper, Log: f.o.Log,
 	}
 	if f.o.Led != nil {
 		options.Led = func(lead Lead) { f.o.Led(options.Mandate, lead) }
 	}
 	e := newElection(options)
+	e.line = f.company.line
 	e.company, e.turn, e.group, e.routine = &f.company, f.company.turns.join(), f.o.Group, slog.LevelDebug
 	e.metrics = f.metrics.of(options.Mandate)
 	e.SetHealth(c.Health, c.Reason)

@@ -53,6 +53,8 @@ type segment struct {
 	moves      int
 	// excuse says why two nodes may have the address just now; empty if they may not.
 	excuse func(first, second string, since time.Time) string
+	// announced is told of a node that gets the address; may be nil.
+	announced func(by string)
 }
 
 func (s *segment) put(node string, until time.Time) {
@@ -63,6 +65,9 @@ func (s *segment) put(node string, until time.Time) {
 		s.moves++
 		s.since[node] = now
 		s.note("%s has the address", node)
+		if s.announced != nil {
+			s.announced(node)
+		}
 	}
 	s.until[node] = until
 	for other, u := range s.until {
@@ -265,6 +270,7 @@ type process struct {
 	election *Election // nil if there is a fleet
 	fleet    *Fleet
 	members  *Members
+	ear      *ear // nil unless the simulation keeps
 	cancel   context.CancelFunc
 	done     chan struct{} // closed when Run of Election and Members have returned
 	err      error         // Run's
@@ -349,6 +355,7 @@ type sim struct {
 	tamper  func(*core, time.Time) decision // decides with a rule broken; nil means core.decide
 	server  *apiServer
 	fleets  bool // every process is a Fleet
+	keeps   bool // mandates go on while the API does not answer
 	locks   []*lock
 	segment *segment // of the first
 	nodes   []*node
@@ -525,12 +532,12 @@ func (s *sim) start(n *node) {
 	var stand func(context.Context) error
 	if s.fleets {
 		p.fleet = NewFleet(FleetOptions{Identity: n.name, Timing: s.timing, Renewals: p.renewals, Watches: p.watches,
-			Granter: p.tables, Members: p.members, Group: simLease, Log: log})
+			Granter: p.tables, Members: p.members, Group: simLease, Keeper: s.keeper(p), Log: log})
 		p.fleet.company.feed.jitter, p.fleet.prepare = jitter, prepare
 		stand = p.fleet.Run
 	} else {
 		p.election = NewElection(Options{Namespace: simNamespace, Name: simLease, Identity: n.name, Timing: s.timing, Rank: n.ranks[0],
-			Renewals: p.renewals, Watches: p.watches, Granter: p.tables, Members: p.members, AwaitHealth: true, Log: log})
+			Renewals: p.renewals, Watches: p.watches, Granter: p.tables, Members: p.members, AwaitHealth: true, Keeper: s.keeper(p), Log: log})
 		prepare(p.election)
 		stand = p.election.Run
 	}
@@ -1012,6 +1019,9 @@ func (s *sim) settle() {
 	if s.best() == Unhealthy {
 		soon += s.timing.Lease
 	}
+	if s.keeps { // the holder may speak up first, and then the wire is asked
+		soon += max(s.timing.Renew, 2*s.timing.Retry) + time.Second
+	}
 	aftermath := s.timing.Lease // a call that hung may still cost a mandate
 	if time.Since(s.lost) < watchTimeout {
 		soon += watchTimeout // a call whose answer was lost is still waited for
@@ -1113,6 +1123,8 @@ func TestSimulation(t *testing.T) {
 			return newSim(t, seed, nodes, timing).ranked()
 		}},
 		{"fleets", newFleetSim},
+		{"keeping elections", newKeepingSim},
+		{"keeping fleets", newKeepingFleetSim},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
@@ -1128,35 +1140,46 @@ func TestSimulation(t *testing.T) {
 // TestSimulationCanFail switches the rules off, one at a time. A rule that no seed misses is not needed, or not tested.
 func TestSimulationCanFail(t *testing.T) {
 	for _, rule := range []struct {
-		name   string
-		wants  string // part of what the failing seed says
-		broken func(*core, time.Time) decision
+		name    string
+		keeping bool   // the rule is of simulations that keep
+		wants   string // part of what the failing seed says
+		broken  func(*core, time.Time) decision
 	}{
-		{"the Lease is given up only after the address is off", "as well", func(c *core, now time.Time) decision {
+		{"who takes the Lease of one that fell silent waits for the wire", true, "as well", func(c *core, now time.Time) decision {
+			c.keep.clear = true
+			return c.decide(now)
+		}},
+		{"a mandate that was over does not go on", true, "as well", func(c *core, now time.Time) decision {
+			if c.keep.on && c.ours() && !c.until.IsZero() && !c.until.After(now) {
+				c.until = now.Add(keepFor)
+			}
+			return c.decide(now)
+		}},
+		{"the Lease is given up only after the address is off", false, "as well", func(c *core, now time.Time) decision {
 			c.off = true
 			return c.decide(now)
 		}},
-		{"a mandate ends before the Lease does", "as well", func(c *core, now time.Time) decision {
+		{"a mandate ends before the Lease does", false, "as well", func(c *core, now time.Time) decision {
 			c.timing.Renew = c.timing.Lease + time.Second
 			return c.decide(now)
 		}},
-		{"another's Lease is taken only when it has expired", "as well", func(c *core, now time.Time) decision {
+		{"another's Lease is taken only when it has expired", false, "as well", func(c *core, now time.Time) decision {
 			c.grace = -c.timing.Lease / 2
 			return c.decide(now)
 		}},
-		{"a deleted Lease is waited for as if it were there", "as well", func(c *core, now time.Time) decision {
+		{"a deleted Lease is waited for as if it were there", false, "as well", func(c *core, now time.Time) decision {
 			if c.orphaned {
 				c.lease, c.orphaned = nil, false
 			}
 			return c.decide(now)
 		}},
-		{"a Lease that is not ours ends the mandate", "as well", func(c *core, now time.Time) decision {
+		{"a Lease that is not ours ends the mandate", false, "as well", func(c *core, now time.Time) decision {
 			if !c.renewed.IsZero() {
 				c.until = c.renewed.Add(c.timing.Renew)
 			}
 			return c.decide(now)
 		}},
-		{"a mandate that was revoked needs a new renewal", "as well", func(c *core, now time.Time) decision {
+		{"a mandate that was revoked needs a new renewal", false, "as well", func(c *core, now time.Time) decision {
 			until := c.until
 			d := c.decide(now)
 			if d.verdict == revoked {
@@ -1164,22 +1187,22 @@ func TestSimulationCanFail(t *testing.T) {
 			}
 			return d
 		}},
-		{"an unhealthy node does not hold while a healthy one exists", "that is not healthy", func(c *core, now time.Time) decision {
+		{"an unhealthy node does not hold while a healthy one exists", false, "that is not healthy", func(c *core, now time.Time) decision {
 			c.others = time.Time{}
 			return c.decide(now)
 		}},
-		{"an unhealthy node takes the Lease if nobody healthy does", "no single holder", func(c *core, now time.Time) decision {
+		{"an unhealthy node takes the Lease if nobody healthy does", false, "no single holder", func(c *core, now time.Time) decision {
 			d := c.decide(now)
 			c.alone = time.Time{}
 			return d
 		}},
-		{"an unable node does not hold", "that is not", func(c *core, now time.Time) decision {
+		{"an unable node does not hold", false, "that is not", func(c *core, now time.Time) decision {
 			if c.health == Unable {
 				c.health = Healthy
 			}
 			return c.decide(now)
 		}},
-		{"a stopping node gives the Lease up", "after all stopped", func(c *core, now time.Time) decision {
+		{"a stopping node gives the Lease up", false, "after all stopped", func(c *core, now time.Time) decision {
 			d := c.decide(now)
 			if c.stopping && c.off {
 				d.write, d.done = writeNothing, true
@@ -1187,7 +1210,12 @@ func TestSimulationCanFail(t *testing.T) {
 			return d
 		}},
 	} {
-		for kind, make := range map[string]func(t *testing.T, seed uint64, nodes int, timing Timing) *sim{"election": newSim, "fleet": newFleetSim} {
+		for kind, make := range map[string]func(t *testing.T, seed uint64, nodes int, timing Timing) *sim{
+			"election": newSim, "fleet": newFleetSim, "keeping election": newKeepingSim, "keeping fleet": newKeepingFleetSim,
+		} {
+			if rule.keeping != strings.HasPrefix(kind, "keeping") {
+				continue
+			}
 			t.Run(rule.name+"/"+kind, func(t *testing.T) {
 				t.Parallel()
 				const most = 400

@@ -30,6 +30,11 @@ var (
 	errSilent = errors.New("the watch was silent for too long")
 )
 
+// usual says whether a watch that ends so says nothing about the API: a follower begins another and sees.
+func usual(err error) bool {
+	return errors.Is(err, errEnded) || errors.Is(err, errSilent) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err)
+}
+
 // watch tells the core of every change of the Lease until ctx ends.
 func (e *Election) watch(ctx context.Context) {
 	selector := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", e.o.Name).String()}
@@ -53,7 +58,12 @@ func (e *Election) watch(ctx context.Context) {
 				e.send(ctx, func() { e.core.deleted(time.Now(), lease.ResourceVersion) })
 			}
 		},
-		failed:  func(err error) { e.log.Debug("watching the Lease ended; watching again", "err", err) },
+		failed: func(err error) {
+			e.log.Debug("watching the Lease ended; watching again", "err", err)
+			if !usual(err) {
+				e.line.lost()
+			}
+		},
 		silence: e.o.Timing.Lease, // a Lease that somebody holds is renewed several times in that
 		jitter:  e.jitter,
 	})

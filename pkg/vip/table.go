@@ -255,6 +255,28 @@ func (t *Table) Holding() []VIP {
 	return slices.Clone(t.holding)
 }
 
+// Claimed lists the VIPs that are claimed under a mandate, in order.
+func (t *Table) Claimed(mandate string) (list []VIP) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.claims {
+		if c.mandate == mandate {
+			list = append(list, c.vips...)
+		}
+	}
+	slices.SortFunc(list, compare)
+	return slices.Compact(list)
+}
+
+// Mandates lists the mandates under which an address is claimed.
+func (t *Table) Mandates(addr netip.Addr) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.mandates(addr)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // LastPass is when the last comparison ended; zero before the first. More than a few seconds ago means stuck.
 func (t *Table) LastPass() time.Time {
 	t.mu.Lock()

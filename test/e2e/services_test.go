@@ -239,6 +239,8 @@ func testServices(t *testing.T, s *services) {
 		{"by a name", serviceNamed},
 		{"externalTrafficPolicy Local", serviceLocal},
 		{"deleted while we were down", serviceDeletedUnseen},
+		{"the API is away from everybody", serviceOutage},
+		{"the API is away from the holder alone", serviceOutageOfHolder},
 	}...) {
 		t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) })
 	}

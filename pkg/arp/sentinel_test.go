@@ -1,0 +1,181 @@
+package arp
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// sentinelOn runs a Sentinel in a namespace until the test ends. What it tells goes to rivals.
+func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rivals chan string) {
+	t.Helper()
+	rivals = make(chan string, 100)
+	s = NewSentinel(SentinelOptions{Held: func() []vip.VIP { return held }, Rival: func(addr netip.Addr, mac net.HardwareAddr) {
+		rivals <- addr.String() + " " + mac.String()
+	}})
+	s.in = func(f func()) {
+		done := make(chan struct{})
+		ns.spawn(func() {
+			defer close(done)
+			f()
+		})
+		<-done
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Error("Run has not returned")
+		}
+	})
+	return s, rivals
+}
+
+// silent fails the test if anybody is told of within a time.
+func silent(t *testing.T, rivals chan string, d time.Duration, when string) {
+	t.Helper()
+	select {
+	case got := <-rivals:
+		t.Errorf("%s: told of %s", when, got)
+	case <-time.After(d):
+	}
+}
+
+func told(t *testing.T, rivals chan string, want, when string) {
+	t.Helper()
+	select {
+	case got := <-rivals:
+		if got != want {
+			t.Errorf("%s: told of %s, want %s", when, got, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: told of nobody, want %s", when, want)
+	}
+}
+
+// TestSentinelGivesWay: who waits in Clear for an address is noticed by the Sentinel of the node that has it, and goes
+// on once it is off there, not before.
+func TestSentinelGivesWay(t *testing.T) {
+	for _, addr := range []string{"10.0.0.10", "2001:db8::10"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newSegment(t)
+			held := vips("eth0", "10.0.0.11", "2001:db8::11", addr)
+			for _, v := range held {
+				own(t, h.node, "eth0", v.Addr().String())
+			}
+			s, rivals := sentinelOn(t, h.node, held)
+			taker, _ := sentinelOn(t, h.observer, nil)
+			silent(t, rivals, 200*time.Millisecond, "before Watch")
+			s.Watch(true)
+			silent(t, rivals, 1500*time.Millisecond, "when nobody is there")
+
+			cleared := make(chan struct{})
+			go func() {
+				defer close(cleared)
+				taker.Clear(t.Context(), vips("br0", addr))
+			}()
+			told(t, rivals, addr+" "+observerMAC, "when somebody waits for the address")
+			select {
+			case <-cleared:
+				t.Error("Clear returned while the address was there")
+			case <-time.After(300 * time.Millisecond):
+			}
+			disown(t, h.node, "eth0", addr)
+			select {
+			case <-cleared:
+			case <-time.After(10 * time.Second):
+				t.Fatal("Clear waits although nobody has the address")
+			}
+			began := time.Now()
+			taker.Clear(t.Context(), vips("br0", addr, "10.0.0.99"))
+			if took := time.Since(began); took < 3*clearInterval || took > 10*3*clearInterval {
+				t.Errorf("Clear of what nobody has took %s, want some %s", took, 3*clearInterval)
+			}
+		})
+	}
+}
+
+// TestSentinelAsks: who has the address already, and says nothing, is found by asking.
+func TestSentinelAsks(t *testing.T) {
+	h := newSegment(t)
+	own(t, h.node, "eth0", "10.0.0.10")
+	own(t, h.observer, "br0", "10.0.0.10")
+	s, rivals := sentinelOn(t, h.node, vips("eth0", "10.0.0.10"))
+	s.Watch(true)
+	told(t, rivals, "10.0.0.10 "+observerMAC, "at first")
+	told(t, rivals, "10.0.0.10 "+observerMAC, "a second later")
+	s.Watch(false)
+	time.Sleep(100 * time.Millisecond)
+	for len(rivals) > 0 {
+		<-rivals
+	}
+	silent(t, rivals, 1500*time.Millisecond, "when it does not watch")
+}
+
+// TestSentinelMindsNobodyElse: a host that looks once whether the address is free, as RFC 5227 has it, is answered by the
+// kernel, and that is all; so are claims of other addresses and this node's own.
+func TestSentinelMindsNobodyElse(t *testing.T) {
+	h := newSegment(t)
+	own(t, h.node, "eth0", "10.0.0.10")
+	s, rivals := sentinelOn(t, h.node, vips("eth0", "10.0.0.10"))
+	s.Watch(true)
+	silent(t, rivals, 200*time.Millisecond, "at first")
+	for range 2 {
+		if got := mustProbe(t, h.observer, NewProber(ProberOptions{Attempts: 1}), "br0", "10.0.0.10"); got != macA().String() {
+			t.Fatalf("the address is %q's, want %s's", got, macA())
+		}
+		time.Sleep(rivalTime + 100*time.Millisecond)
+	}
+	for range 5 {
+		mustProbe(t, h.observer, NewProber(ProberOptions{Interval: time.Millisecond}), "br0", "10.0.0.77")
+	}
+	silent(t, rivals, 500*time.Millisecond, "after probes")
+	by := rival{netip.MustParseAddr("10.0.0.10"), macA()}
+	for range 10 {
+		s.heard(claim{by.addr, by.mac})
+	}
+	silent(t, rivals, 500*time.Millisecond, "after claims of its own")
+	for range 3 {
+		s.heard(claim{by.addr, MAC{2, 0, 0, 0, 9, 9}})
+	}
+	told(t, rivals, "10.0.0.10 02:00:00:00:09:09", "after a burst")
+}
+
+func TestSample(t *testing.T) {
+	var list []vip.VIP
+	for i := range 1000 {
+		list = append(list, vips("eth0", netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String())...)
+	}
+	got := sample(append(list, vip.VIP{Prefix: netip.MustParsePrefix("10.2.0.1/32"), Link: "lo", Via: "lo"}))
+	if len(got) != sampleSize || got[0] != list[0] || got[sampleSize-1] != list[999] {
+		t.Errorf("%v, want %d of them, the first and the last among them", got, sampleSize)
+	}
+	if got := sample(list[:3]); len(got) != 3 {
+		t.Errorf("%d of 3", len(got))
+	}
+}
+
+// disown has the kernel of a namespace hold an address no more.
+func disown(t *testing.T, ns *namespace, link, address string) {
+	t.Helper()
+	ns.must(t, func() error {
+		l, err := netlink.LinkByName(link)
+		if err != nil {
+			return err
+		}
+		return netlink.AddrDel(l, hostAddr(netip.MustParseAddr(address)))
+	})
+}

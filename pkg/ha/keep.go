@@ -1,0 +1,166 @@
+package ha
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	// keepFor is how long at a time a mandate goes on for want of the API: who kills the process then is rid of its
+	// addresses in as much, rounded up to the kernel's second.
+	keepFor = 2 * time.Second
+	// keepMargin is how long before its end it does so at the earliest.
+	keepMargin = time.Second
+)
+
+// Keeper has mandates go on while the API does not answer. Others may take the Lease then without this instance
+// hearing of it; it is the wire that tells. A holder whose mandate is over goes on until somebody claims the addresses
+// there (Contest), or the API says that the Lease is another's. And who takes the Lease of a holder that fell silent
+// waits until nobody answers for the addresses.
+type Keeper struct {
+	// Kept is told when a mandate begins to go on beyond its time, and when it does not any more. It must not block.
+	Kept func(mandate string, beyond bool)
+	// Clear returns once nobody else on the wire answers for what this instance claims under a mandate, or when it gives
+	// that up; or when ctx ends. Until then the mandate is not granted.
+	Clear func(ctx context.Context, mandate string)
+}
+
+// keeping is the core's part of a Keeper.
+type keeping struct {
+	on     bool
+	beyond bool // the mandate goes on beyond its time
+	clear  bool // nobody else answers on the wire for what is granted
+	// orderly says that whoever had the Lease before us gave it up, and took the addresses off before.
+	orderly bool
+	reach   contact
+}
+
+// goOn has our mandate last a bit longer if it is about to end and there is no sign of another holder. One that is over
+// does not begin again: while this process was stopped, nobody has listened.
+func (c *core) goOn(now time.Time) {
+	leaving, _ := c.leaving()
+	if c.keep.on && !leaving && !c.stale && c.ours() && c.until.After(now) && c.until.Sub(now) <= c.margin() {
+		c.until, c.keep.beyond = now.Add(keepFor), true
+	}
+}
+
+// margin is how long before the end of a mandate it is looked at again.
+func (c *core) margin() time.Duration {
+	if !c.keep.on {
+		return 0
+	}
+	return min(keepMargin, (c.timing.Renew-c.timing.Retry)/2)
+}
+
+// contested is told that somebody else claims on the wire what we hold. While the API answers that is nobody with a
+// right to it.
+func (c *core) contested() {
+	if c.keep.beyond {
+		c.until = time.Time{}
+	}
+}
+
+// unsure says that another's Lease may have run out only because the API did not answer: it is read first.
+func (c *core) unsure() bool {
+	return c.keep.on && c.holder() != "" && (c.keep.reach.apart || c.keep.reach.last.Before(c.seen.Add(c.duration())))
+}
+
+// courtesy is until when a holder may speak up after an outage of the API: it tries again within twice the retry period.
+func (c *core) courtesy() time.Time {
+	if !c.keep.on || c.keep.reach.back.IsZero() {
+		return time.Time{}
+	}
+	return c.keep.reach.back.Add(max(c.timing.Renew, 2*c.timing.Retry) + c.grace)
+}
+
+// contact is when the API answered this process. A holder's silence counts only when it had the time to speak up after
+// an outage.
+type contact struct {
+	last  time.Time // when the last call that was answered began
+	apart bool      // the API did not answer since
+	back  time.Time // when it answered again, or answered late
+}
+
+// line is the contact of all Elections of a company.
+type line struct {
+	mu sync.Mutex // guards the field below
+	contact
+}
+
+func (l *line) lost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.apart = true
+}
+
+// answered notes that the API has answered a call; late says that this took long.
+func (l *line) answered(began, now time.Time, late bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if late || l.apart {
+		l.apart, l.back = false, now
+	}
+	l.last = latest(l.last, began)
+}
+
+func (l *line) get() contact {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.contact
+}
+
+// unclear says that somebody who had the Lease before us may go on without it, and that nobody has looked yet. A Lease
+// that we do not know a holder of may have been deleted under one.
+func (c *core) unclear() bool {
+	return c.keep.on && !c.keep.clear && !c.keep.orderly && c.lead.Why != Resumed
+}
+
+// orderly says that an instance gave its Lease up, as client-go's leaderelection and released do. Who empties it by hand
+// leaves its duration as it is.
+func orderly(lease *coordinationv1.Lease) bool {
+	return lease != nil && holder(lease) == "" && lease.Spec.LeaseDurationSeconds != nil && *lease.Spec.LeaseDurationSeconds == 1
+}
+
+// Contest says that somebody else claims on the wire what is held under the mandate: if it goes on beyond its time, it
+// ends. It may be called from any goroutine while Run works, and does not block.
+func (e *Election) Contest() {
+	e.mu.Lock()
+	e.contest = true
+	e.mu.Unlock()
+	e.hint()
+}
+
+// Contest is that of the Election for a mandate of Stand's.
+func (f *Fleet) Contest(mandate string) {
+	namespace, name, _ := strings.Cut(mandate, "/")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.seats[types.NamespacedName{Namespace: namespace, Name: name}]; s != nil && s.election != nil {
+		s.election.Contest()
+	}
+}
+
+// look has the Keeper look whether the wire is clear, while that is asked for.
+func (e *Election) look(ctx context.Context, work *sync.WaitGroup, ask bool) {
+	switch {
+	case !ask && e.clearing != nil:
+		e.clearing()
+		e.clearing = nil
+	case ask && e.clearing == nil:
+		ctx, cancel := context.WithCancel(ctx)
+		e.clearing = cancel
+		work.Go(func() {
+			e.o.Keeper.Clear(ctx, e.o.Mandate)
+			e.send(ctx, func() {
+				if ctx.Err() == nil { // it is asked for still
+					e.core.keep.clear = true
+				}
+			})
+		})
+	}
+}
