@@ -222,6 +222,17 @@ func (ns *namespace) listen(t testing.TB, network string, at netip.AddrPort) {
 	}()
 }
 
+// counted is how many packets a counter of the table count has seen.
+func (ns *namespace) counted(t testing.TB, name string) (packets int) {
+	t.Helper()
+	out := ns.nft(t, "list counter inet count "+name)
+	_, after, _ := strings.Cut(out, "packets ")
+	if _, err := fmt.Sscan(after, &packets); err != nil {
+		t.Fatalf("counter %s: %v in %q", name, err, out)
+	}
+	return packets
+}
+
 // dial connects from the namespace, by source if that is valid.
 func (ns *namespace) dial(network string, source netip.Addr, to netip.AddrPort) (c net.Conn, err error) {
 	d := net.Dialer{Timeout: lost}
