@@ -58,6 +58,7 @@ type Netlink struct {
 	marksByLabel bool
 
 	handle *netlink.Handle // for routes
+	port   uint32          // of the socket of our requests, as notifications name it
 
 	mu      sync.Mutex // guards the fields below, and what is on the wire: one request at a time
 	sockets map[int]*nl.SocketHandle
@@ -97,14 +98,15 @@ func NewNetlink() (*Netlink, error) {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	n.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	n.port, err = socket.GetPid()
 	timeout := unix.NsecToTimeval(replyTimeout.Nanoseconds())
-	err = errors.Join(n.handle.SetSocketTimeout(replyTimeout),
+	err = errors.Join(err, n.handle.SetSocketTimeout(replyTimeout),
 		socket.SetSendTimeout(&timeout), socket.SetReceiveTimeout(&timeout))
 	// The kernel's words say what an errno alone does not; one that has none to give is not worse for it.
 	_ = socket.SetExtAck(true)
 	if err == nil {
 		// Opened here and not by Watch, whose thread may be in another namespace.
-		n.events, err = subscribe()
+		n.events, err = n.subscribe()
 	}
 	if err != nil {
 		n.Close()
@@ -113,13 +115,15 @@ func NewNetlink() (*Netlink, error) {
 	return n, nil
 }
 
-func subscribe() (*nl.NetlinkSocket, error) {
+func (n *Netlink) subscribe() (*nl.NetlinkSocket, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		return nil, err
 	}
 	// What does not fit is lost and told as ENOBUFS, which costs a comparison: a larger buffer only saves some.
 	_ = s.SetReceiveBufferSize(receiveBufferOfEvents, false)
+	// And without a filter it only costs more.
+	_ = ignoreEchoes(s, n.port)
 	return s, nil
 }
 
@@ -713,7 +717,8 @@ func explain(err error, v VIP) error {
 	return err
 }
 
-// Watch calls changed when a link changed, an address appeared that is not ours, or any address went.
+// Watch calls changed when a link changed, an address appeared that is not ours, or any address went that n has not taken
+// off itself.
 func (n *Netlink) Watch(ctx context.Context, changed func()) error {
 	n.mu.Lock()
 	socket := n.events
@@ -721,7 +726,7 @@ func (n *Netlink) Watch(ctx context.Context, changed func()) error {
 	n.mu.Unlock()
 	if socket == nil { // used by an earlier Watch
 		var err error
-		if socket, err = subscribe(); err != nil {
+		if socket, err = n.subscribe(); err != nil {
 			return fmt.Errorf("subscribe to netlink: %w", err)
 		}
 	}
