@@ -46,13 +46,13 @@ func benchmarkPass(b *testing.B, k Kernel, count int, mandate time.Duration) {
 	t := NewTable(Options{Kernel: k})
 	t.Claim("bench", "m", vips)
 	t.Grant("m", time.Now().Add(mandate))
-	if _, err := t.pass(); err != nil {
+	if err := t.pass(); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		t.Grant("m", time.Now().Add(mandate))
-		if _, err := t.pass(); err != nil {
+		if err := t.pass(); err != nil {
 			b.Fatal(err)
 		}
 	}
