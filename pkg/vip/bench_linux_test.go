@@ -76,3 +76,34 @@ func BenchmarkPut(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRenewMany renews that many IPv4 addresses once.
+func BenchmarkRenewMany(b *testing.B) {
+	for _, count := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			_, n := realNode(b)
+			var vips []VIP
+			for i := range count {
+				vips = append(vips, VIP{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)}), 32), Link: "eth0", Via: "eth0"})
+			}
+			t := NewTable(Options{Kernel: n})
+			t.Claim("bench", "m", vips)
+			t.Grant("m", time.Now().Add(time.Hour))
+			if err := t.pass(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, l := range t.queue {
+					l.due, l.ends = time.Now(), time.Now()
+				}
+				t.Grant("m", time.Now().Add(2*time.Hour))
+				for next := t.nextRenewal(); !next.After(time.Now()); next = t.nextRenewal() {
+					if !t.renew() {
+						b.Fatal("not renewed")
+					}
+				}
+			}
+		})
+	}
+}

@@ -575,34 +575,51 @@ func (n *Netlink) PutAll(puts []Put) []error {
 	return errs
 }
 
-// newAddress is one RTM_NEWADDR.
+// newAddress is one RTM_NEWADDR. It is made by hand, for thousands are every few seconds.
 func (n *Netlink) newAddress(l Link, v VIP, valid time.Duration, s scope, how int) *nl.NetlinkRequest {
-	msg := nl.NewIfAddrmsg(unix.AF_INET)
 	flags := uint32(unix.IFA_F_NOPREFIXROUTE)
 	if v.Addr().Is6() {
-		msg.Family = unix.AF_INET6
 		flags |= unix.IFA_F_NODAD
 	}
-	msg.Index = uint32(l.Index)
-	msg.Prefixlen = uint8(v.Prefix.Bits())
-	msg.Scope = uint8(s)
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK|how)
-	req.AddData(msg)
-	raw := v.Addr().AsSlice()
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	b := addressMessage(spot{l.Index, v.Prefix}, s)
+	b = attribute(b, unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, flags))
 	// struct ifa_cacheinfo: preferred, valid, created, updated.
-	cacheInfo := make([]byte, 16)
+	var cacheInfo [16]byte
 	binary.NativeEndian.PutUint32(cacheInfo[4:8], lifetimeSeconds(valid))
-	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cacheInfo))
+	b = attribute(b, unix.IFA_CACHEINFO, cacheInfo[:])
 	switch {
 	case !n.marksByLabel:
-		req.AddData(nl.NewRtAttr(ifaProto, []byte{AddressProtocol}))
+		b = attribute(b, ifaProto, []byte{AddressProtocol})
 	case v.Addr().Is4() && len(l.Name)+len(labelSuffix) < unix.IFNAMSIZ:
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix)))
+		b = attribute(b, unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix))
 	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK|how)
+	req.AddRawData(b)
 	return req
+}
+
+// addressMessage is the struct ifaddrmsg of an address with its attributes IFA_LOCAL and IFA_ADDRESS.
+func addressMessage(at spot, s scope) []byte {
+	const most = 128 // with all other attributes
+	family := byte(unix.AF_INET)
+	if at.prefix.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	b := append(make([]byte, 0, most), family, byte(at.prefix.Bits()), 0, byte(s))
+	b = binary.NativeEndian.AppendUint32(b, uint32(at.index))
+	b = attribute(b, unix.IFA_LOCAL, at.prefix.Addr().AsSlice())
+	return attribute(b, unix.IFA_ADDRESS, at.prefix.Addr().AsSlice())
+}
+
+// attribute appends a struct rtattr and its value.
+func attribute(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%unix.RTA_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
 }
 
 // add sends one RTM_NEWADDR. The caller holds mu.
@@ -672,17 +689,8 @@ func (n *Netlink) takeOff(a Address) error {
 
 // delAddress is one RTM_DELADDR.
 func delAddress(at spot) *nl.NetlinkRequest {
-	msg := nl.NewIfAddrmsg(unix.AF_INET)
-	if at.prefix.Addr().Is6() {
-		msg.Family = unix.AF_INET6
-	}
-	msg.Index = uint32(at.index)
-	msg.Prefixlen = uint8(at.prefix.Bits())
 	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
-	req.AddData(msg)
-	raw := at.prefix.Addr().AsSlice()
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
+	req.AddRawData(addressMessage(at, unix.RT_SCOPE_UNIVERSE))
 	return req
 }
 

@@ -79,7 +79,7 @@ func TestOneMoreDuringRenewals(t *testing.T) {
 			}
 			return nil
 		})
-		r.settle(1500 * time.Millisecond)
+		r.settle(1800 * time.Millisecond)
 		record := r.recorded()
 		place := -1
 		for i, line := range record {
@@ -102,7 +102,7 @@ func TestRenewalFails(t *testing.T) {
 		r.logged(`level=INFO msg="VIP added" vip=10.1.0.0 link=eth0`, `level=INFO msg="VIP added" vip=10.1.0.1 link=eth0`)
 		r.kernel.failing(errors.New("no"), "put")
 		r.Grant("lease", r.in(10*time.Second))
-		r.settle(2600 * time.Millisecond)
+		r.settle(3 * time.Second)
 		var want []string
 		for i := range 2 {
 			want = append(want, fmt.Sprintf(`level=WARN msg="VIP could not be put on its link" vip=10.1.0.%d link=eth0 err="add 10.1.0.%[1]d/32 to eth0: no"`, i))

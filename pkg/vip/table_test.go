@@ -401,8 +401,8 @@ func TestRenewal(t *testing.T) {
 				if n := r.kernel.count("put"); n > c.most {
 					t.Errorf("%d puts in an hour, want %d at most", n, c.most)
 				}
-				// Renewed when half is gone of what the mandate had left, which may have been a renewal less.
-				if least < (c.lease-c.renewal)/2 {
+				// Renewed when three fifths are gone of what the mandate had left, which may have been a renewal less.
+				if least < (c.lease-c.renewal)*2/5 {
 					t.Errorf("only %s of the lifetime were left", least)
 				}
 				t.Logf("%d puts in an hour, %s left at least", r.kernel.count("put"), least)
