@@ -23,9 +23,9 @@ func burst() [6]time.Duration {
 }
 
 const (
-	// slots is into how many moments a rate is divided. More of them wake the process more often, fewer put more frames
-	// on the wire at once.
-	slots = 64
+	// slots is into how many moments a rate is divided. More of them wake the process more often, which costs more than
+	// what it then does; fewer put more frames on the wire at once.
+	slots = 30
 	// perSecond is how many VIPs are refreshed in a second, all together, when none is new. With more VIPs than fit into
 	// the rate each is refreshed more rarely: neighbours ask for themselves before they forget an address, and a refresh
 	// only helps one that lost every announcement of a takeover.
