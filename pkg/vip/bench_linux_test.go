@@ -107,3 +107,28 @@ func BenchmarkRenewMany(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTouch claims and unclaims one more beside that many.
+func BenchmarkTouch(b *testing.B) {
+	for _, count := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			t := NewTable(Options{Kernel: fakeNodeForBench()})
+			t.Claim("bench", "m", many(count)[1:])
+			t.Grant("m", time.Now().Add(time.Hour))
+			if err := t.pass(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				t.Claim("more", "m", many(1))
+				if !t.touch() {
+					b.Fatal("left to a pass")
+				}
+				t.Unclaim("more")
+				if !t.touch() {
+					b.Fatal("left to a pass")
+				}
+			}
+		})
+	}
+}

@@ -101,21 +101,24 @@ func (t *Table) touch() (done bool) {
 // are to be taken off for it.
 func (t *Table) replace(addrs []netip.Addr, before, holding []VIP) (gone []Address) {
 	now := make([]VIP, 0, len(before)+len(holding))
+	news := holding
 	for _, v := range before {
 		if _, touched := slices.BinarySearchFunc(addrs, v.Addr(), netip.Addr.Compare); !touched {
+			for len(news) > 0 && compare(news[0], v) < 0 {
+				now, news = append(now, news[0]), news[1:]
+			}
 			now = append(now, v)
 			continue
 		}
-		stays := slices.ContainsFunc(holding, func(h VIP) bool { return h.place() == v.place() })
 		if !slices.Contains(holding, v) {
 			delete(t.lives, v)
 		}
+		stays := slices.ContainsFunc(holding, func(h VIP) bool { return h.place() == v.place() })
 		if _, borrowed := t.borrowed[v]; !borrowed && !stays {
 			gone = append(gone, Address{Prefix: v.Prefix, Link: v.Link, Ours: true})
 		}
 	}
-	now = append(now, holding...)
-	slices.SortFunc(now, compare)
+	now = append(now, news...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.holding = now
