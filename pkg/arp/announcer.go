@@ -45,7 +45,7 @@ var errNotReady = errors.New("link not ready")
 
 // Options say how an Announcer works. The zero value is usable.
 type Options struct {
-	// Rate is the time between two refreshes of a VIP, as long as a hundred VIPs in a second are not too few for that;
+	// Rate is the time between two refreshes of a VIP, as long as fifty VIPs in a second are not too few for that;
 	// 0 and less mean DefaultRate.
 	Rate time.Duration
 	// Log is where changes are told; nil means nowhere.

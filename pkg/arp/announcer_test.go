@@ -93,7 +93,7 @@ func TestManyArePaced(t *testing.T) {
 			all = append(all, fmt.Sprintf("10.1.%d.%d", i>>8, i&255))
 		}
 		mustSync(t, a, vips("eth0", all...))
-		time.Sleep(time.Minute)
+		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		drain(f)
 

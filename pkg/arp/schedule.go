@@ -29,7 +29,7 @@ const (
 	// perSecond is how many VIPs are refreshed in a second, all together, when none is new. With more VIPs than fit into
 	// the rate each is refreshed more rarely: neighbours ask for themselves before they forget an address, and a refresh
 	// only helps one that lost every announcement of a takeover.
-	perSecond = 100
+	perSecond = 50
 )
 
 // cadence is when VIPs are refreshed: each at its own phase, so that thousands of them make a steady trickle.

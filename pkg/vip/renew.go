@@ -2,6 +2,7 @@ package vip
 
 import (
 	"container/heap"
+	"context"
 	"time"
 )
 
@@ -101,10 +102,22 @@ func (t *Table) nextRenewal() time.Time {
 	return time.Time{}
 }
 
-// renew renews a batch of the lifetimes that are due, and looks at nothing else. What is not plain it leaves to the next
-// pass, by false.
-func (t *Table) renew() (done bool) {
-	limit := time.Now().Add(together)
+// renewAll renews the lifetimes that are due before limit. What is not plain it leaves to the next pass, by false.
+func (t *Table) renewAll(ctx context.Context, limit time.Time) (done bool) {
+	for more := true; more && ctx.Err() == nil; {
+		// Who is new does not wait behind thousands that are renewed, and who has to go neither.
+		if !t.touch() {
+			return false
+		}
+		if more, done = t.renew(limit); !done {
+			return false
+		}
+	}
+	return true
+}
+
+// renew renews a batch of those lifetimes, and looks at nothing else. It says whether there are more of them.
+func (t *Table) renew(limit time.Time) (more, done bool) {
 	var some []*life
 	for len(some) < batchSize {
 		due := t.nextRenewal()
@@ -144,7 +157,7 @@ func (t *Table) renew() (done bool) {
 		delete(t.lives, p.VIP)
 		done = false
 	})
-	return done
+	return len(some) == batchSize, done
 }
 
 // until is when the last mandate ends under which v is claimed. Called with mu held.

@@ -305,8 +305,7 @@ func (t *Table) Run(ctx context.Context) error {
 				continue
 			}
 		case <-timer.C:
-			// Who is new does not wait behind thousands that are renewed.
-			if now := time.Now(); due.After(now) && !t.ended(began, now) && t.touch() && t.renew() {
+			if now := time.Now(); due.After(now) && !t.ended(began, now) && t.renewAll(ctx, now.Add(together)) {
 				continue
 			}
 		case <-t.stirred:
