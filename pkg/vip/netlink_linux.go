@@ -567,7 +567,9 @@ func (n *Netlink) PutAll(puts []Put) []error {
 	for j, err := range n.exchange(messages) {
 		p := puts[of[j]]
 		if l := links[p.VIP.Link]; err == nil {
-			n.own[spot{l.Index, p.VIP.Prefix}] = scopeOf(l, p.VIP)
+			if messages[j].Flags&unix.NLM_F_REPLACE == 0 { // else it is known already
+				n.own[spot{l.Index, p.VIP.Prefix}] = scopeOf(l, p.VIP)
+			}
 			continue
 		}
 		errs[of[j]] = n.putNamed(p.VIP, p.Valid)

@@ -48,17 +48,19 @@ func (l *lives) Pop() any {
 	return one
 }
 
-// wasPut notes that v was put at that time or later, to stay for valid. Two fifths of that are left for what delays the
-// renewal: with a mandate of three seconds 1.2, less the quarter of a second that the kernel may be early.
+// wasPut notes that v was put at that time or later, to stay for valid.
 func (t *Table) wasPut(v VIP, at time.Time, valid time.Duration) {
-	length := time.Duration(lifetimeSeconds(valid)) * time.Second
-	t.lasts(&life{vip: v, ends: at.Add(length), due: at.Add(length * 3 / 5)})
+	l := &life{vip: v}
+	l.lasts(at, valid)
+	t.lives[v] = l // in the place of an older one
+	heap.Push(&t.queue, l)
 }
 
-// lasts notes a life, in the place of an older one of the same VIP.
-func (t *Table) lasts(l *life) {
-	t.lives[l.vip] = l
-	heap.Push(&t.queue, l)
+// lasts notes the same of what l is about. Two fifths of the lifetime are left for what delays its renewal: with a mandate
+// of three seconds 1.2, less the quarter of a second that the kernel may be early.
+func (l *life) lasts(at time.Time, valid time.Duration) {
+	length := time.Duration(lifetimeSeconds(valid)) * time.Second
+	l.ends, l.due = at.Add(length), at.Add(length*3/5)
 }
 
 // lifeOf returns the life of a VIP whose address is there, and of which the kernel says that left is left, in whole seconds
@@ -136,6 +138,7 @@ func (t *Table) renew(limit time.Time) (more, done bool) {
 
 	done = true
 	var puts batch
+	renewed := some[:0]
 	for i, l := range some {
 		// The clock is looked at here: this process may have been stopped in between.
 		valid := time.Until(untils[i])
@@ -145,17 +148,21 @@ func (t *Table) renew(limit time.Time) (more, done bool) {
 			done = false
 		case l.ends.Before(untils[i]): // and it is due
 			puts.add(l.vip, valid, true)
+			renewed = append(renewed, l)
 		default: // until the mandate is extended
-			t.lasts(&life{vip: l.vip, ends: l.ends, due: time.Now().Add(min(patience, max(settle, time.Until(l.ends)/2)))})
+			l.due = time.Now().Add(min(patience, max(settle, time.Until(l.ends)/2)))
+			heap.Push(&t.queue, l)
 		}
 	}
 	puts.flush(t.kernel, func(p Put, at time.Time, _ bool, err error) {
-		if err == nil {
-			t.wasPut(p.VIP, at, p.Valid)
+		l := renewed[0]
+		if renewed = renewed[1:]; err != nil {
+			delete(t.lives, l.vip)
+			done = false
 			return
 		}
-		delete(t.lives, p.VIP)
-		done = false
+		l.lasts(at, p.Valid)
+		heap.Push(&t.queue, l)
 	})
 	return len(some) == batchSize, done
 }
