@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// DefaultRate is how often a VIP is refreshed unless Options say otherwise.
+	// DefaultRate is the time between two refreshes of a VIP unless Options say otherwise.
 	DefaultRate = 3 * time.Second
 
 	// watch is how often links are looked at without being asked to, and how soon what failed is tried again. Each
@@ -45,7 +45,8 @@ var errNotReady = errors.New("link not ready")
 
 // Options say how an Announcer works. The zero value is usable.
 type Options struct {
-	// Rate is how often each VIP is refreshed; 0 and less mean DefaultRate.
+	// Rate is the time between two refreshes of a VIP, as long as fifty VIPs in a second are not too few for that;
+	// 0 and less mean DefaultRate.
 	Rate time.Duration
 	// Log is where changes are told; nil means nowhere.
 	Log *slog.Logger
@@ -477,7 +478,7 @@ func (a *Announcer) close(l *link) {
 // announce sends the announcement of e that is due and sets when the next one is.
 func (a *Announcer) announce(e *entry, now time.Time) {
 	err := e.send()
-	e.advance(now, a.cadence)
+	e.advance(now, a.cadence.spread(len(a.entries)))
 	switch {
 	case err == nil:
 		e.sent.Inc()

@@ -22,36 +22,60 @@ func burst() [6]time.Duration {
 	}
 }
 
-// slots is into how many moments the refreshes are spread. More of them wake the process more often, fewer
-// put more frames on the wire at once.
-const slots = 64
+const (
+	// slots is into how many moments a rate is divided. More of them wake the process more often, which costs more than
+	// what it then does; fewer put more frames on the wire at once.
+	slots = 30
+	// perSecond is how many VIPs are refreshed in a second, all together, when none is new. With more VIPs than fit into
+	// the rate each is refreshed more rarely: neighbours ask for themselves before they forget an address, and a refresh
+	// only helps one that lost every announcement of a takeover.
+	perSecond = 50
+)
 
-// cadence is when VIPs are refreshed: each at its own phase of the rate, so that thousands of them make a
-// steady trickle.
+// cadence is when VIPs are refreshed: each at its own phase, so that thousands of them make a steady trickle.
 type cadence struct {
 	epoch time.Time
 	rate  time.Duration
+	// stretch is how many rates there are between two refreshes of a VIP; 0 is 1.
+	stretch int
 }
 
-// phase is where in the rate an address is refreshed. It depends on the address alone.
+// spread is c for that many VIPs.
+func (c cadence) spread(vips int) cadence {
+	fit := max(1, int(perSecond*c.rate/time.Second))
+	c.stretch = max(1, (vips+fit-1)/fit)
+	return c
+}
+
+// young is c for a VIP whose burst began that long ago: it is refreshed more often than the old ones, first at the rate
+// and then twice as rarely each time.
+func (c cadence) young(age time.Duration) cadence {
+	c.stretch = min(c.stretch, max(1, int(age/c.rate)))
+	return c
+}
+
+// interval is the time between two refreshes of a VIP.
+func (c cadence) interval() time.Duration { return c.rate * time.Duration(max(1, c.stretch)) }
+
+// phase is where in the interval an address is refreshed. It depends on the address alone.
 func (c cadence) phase(addr netip.Addr) time.Duration {
 	b := addr.As16()
 	h := fnv.New64a()
 	h.Write(b[:])
 	// The low bits of FNV-1a alone follow the last byte of neighbouring addresses; folding takes the high ones in.
 	sum := h.Sum64()
-	slot := (sum ^ sum>>32) % slots
+	slot := (sum ^ sum>>32) % uint64(slots*max(1, c.stretch))
 	return c.rate * time.Duration(slot) / slots
 }
 
-// after is the first refresh of addr later than t: at most one rate later.
+// after is the first refresh of addr later than t: at most one interval later.
 func (c cadence) after(t time.Time, addr netip.Addr) time.Time {
-	first := c.epoch.Add(c.phase(addr))
-	periods := t.Sub(first) / c.rate
-	next := first.Add(periods * c.rate)
+	first, interval := c.epoch.Add(c.phase(addr)), c.interval()
+	periods := t.Sub(first) / interval
+	next := first.Add(periods * interval)
 	// The quotient is rounded towards zero, so next lies before t, at t, or a period after it.
 	for !next.After(t) {
-		next = next.Add(c.rate)
+		next = next.Add(interval)
 	}
 	return next
 }
@@ -99,7 +123,7 @@ func (e *entry) advance(now time.Time, c cadence) {
 			return
 		}
 	}
-	e.due = c.after(now, e.addr)
+	e.due = c.young(now.Sub(e.start)).after(now, e.addr)
 }
 
 // queue holds entries in the order in which they are due.

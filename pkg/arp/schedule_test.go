@@ -90,8 +90,8 @@ func TestCadenceSpreads(t *testing.T) {
 				per[c.phase(test.addr(i))]++
 			}
 			for phase, n := range per {
-				// 16 are the mean.
-				if n > 40 || phase < 0 || phase >= c.rate {
+				// 34 are the mean.
+				if n > 70 || phase < 0 || phase >= c.rate {
 					t.Errorf("%d of 1024 addresses at phase %v", n, phase)
 				}
 			}
@@ -131,6 +131,50 @@ func TestQueueOrder(t *testing.T) {
 			if q.next().due.After(e.due) {
 				t.Fatalf("%v is next, but %v is earlier", q.next().due, e.due)
 			}
+		}
+	}
+}
+
+func TestCadenceOfMany(t *testing.T) {
+	for _, test := range []struct {
+		vips int
+		rate time.Duration
+		want time.Duration
+	}{
+		{1, 3 * time.Second, 3 * time.Second},
+		{150, 3 * time.Second, 3 * time.Second},
+		{151, 3 * time.Second, 6 * time.Second},
+		{1000, 3 * time.Second, 21 * time.Second},
+		{10000, 3 * time.Second, 201 * time.Second},
+		{500, 10 * time.Second, 10 * time.Second},
+		{50, time.Second / 2, time.Second},
+		{100, time.Millisecond, 100 * time.Millisecond}, // none fits
+	} {
+		c := cadence{rate: test.rate}.spread(test.vips)
+		if got := c.interval(); got != test.want {
+			t.Errorf("%d VIPs at a rate of %v are refreshed every %v, want %v", test.vips, test.rate, got, test.want)
+		}
+	}
+}
+
+// What has just moved here is refreshed at the rate, however many VIPs there are, and then more and more rarely.
+func TestCadenceOfYoung(t *testing.T) {
+	const rate = 3 * time.Second
+	c := cadence{epoch: time.Unix(1000, 0), rate: rate}.spread(10000)
+	for i := range 256 {
+		e := &entry{addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}
+		e.restart(time.Unix(5000, 0).Add(time.Duration(i) * time.Millisecond))
+		var last time.Time
+		for e.due.Sub(e.start) < time.Hour {
+			last = e.due
+			e.advance(e.due, c)
+			age := last.Sub(e.start)
+			if gap, most := e.due.Sub(last), min(201*time.Second, max(rate, age)); gap <= 0 || gap > most {
+				t.Fatalf("%s, %v after it came, is refreshed after %v, want %v at most", e.addr, age, gap, most)
+			}
+		}
+		if gap := e.due.Sub(last); gap != 201*time.Second {
+			t.Errorf("%s is refreshed every %v in the end, want 3m21s", e.addr, gap)
 		}
 	}
 }

@@ -215,7 +215,7 @@ func Settings() []Setting {
 		{
 			Name: "arpRate", Env: []string{"vip_arpRate"}, Key: "arpRate", KeyAliases: []string{"arpBroadcastRate"},
 			Default: "3000", Example: "1000", Group: groupARP,
-			Usage: "milliseconds between two announcements of a VIP that is held; below 500 it is 3000",
+			Usage: "milliseconds between two announcements of a VIP that is held; below 500 it is 3000; longer while a node holds hundreds",
 			bind: func(c *Config) pflag.Value {
 				return span{p: &c.ARP.Rate, unit: time.Millisecond, whole: true, min: -longest, max: longest}
 			},

@@ -46,13 +46,13 @@ func benchmarkPass(b *testing.B, k Kernel, count int, mandate time.Duration) {
 	t := NewTable(Options{Kernel: k})
 	t.Claim("bench", "m", vips)
 	t.Grant("m", time.Now().Add(mandate))
-	if _, err := t.pass(); err != nil {
+	if err := t.pass(); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		t.Grant("m", time.Now().Add(mandate))
-		if _, err := t.pass(); err != nil {
+		if err := t.pass(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -71,6 +71,60 @@ func BenchmarkPut(b *testing.B) {
 			for b.Loop() {
 				if err := n.Put(v, 5*time.Second); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRenewMany renews that many IPv4 addresses once.
+func BenchmarkRenewMany(b *testing.B) {
+	for _, count := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			_, n := realNode(b)
+			var vips []VIP
+			for i := range count {
+				vips = append(vips, VIP{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)}), 32), Link: "eth0", Via: "eth0"})
+			}
+			t := NewTable(Options{Kernel: n})
+			t.Claim("bench", "m", vips)
+			t.Grant("m", time.Now().Add(time.Hour))
+			if err := t.pass(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, l := range t.queue {
+					l.due, l.ends = time.Now(), time.Now()
+				}
+				t.Grant("m", time.Now().Add(2*time.Hour))
+				if !t.renewAll(b.Context(), time.Now()) {
+					b.Fatal("not renewed")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkTouch claims and unclaims one more beside that many.
+func BenchmarkTouch(b *testing.B) {
+	for _, count := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			t := NewTable(Options{Kernel: fakeNodeForBench()})
+			t.Claim("bench", "m", many(count)[1:])
+			t.Grant("m", time.Now().Add(time.Hour))
+			if err := t.pass(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				t.Claim("more", "m", many(1))
+				if !t.touch() {
+					b.Fatal("left to a pass")
+				}
+				t.Unclaim("more")
+				if !t.touch() {
+					b.Fatal("left to a pass")
 				}
 			}
 		})

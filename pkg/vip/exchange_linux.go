@@ -13,8 +13,8 @@ import (
 // 212992 bytes unless net.core.rmem_default says otherwise, of which the kernel counts up to 768 for each.
 const exchangeBatch = 100
 
-// exchange makes many requests that are answered by a word each (NLMSG_ERROR of netlink(7)), and returns the answers in
-// their order: nil or an errno. When the socket itself fails, so do all that were not answered. The caller holds mu.
+// exchange makes many requests and returns what became of them, in their order: nil or an errno. When the socket itself
+// fails, so do all of which it is not known. The caller holds mu.
 func (n *Netlink) exchange(requests []*nl.NetlinkRequest) []error {
 	errs := make([]error, len(requests))
 	for first := 0; first < len(requests); first += exchangeBatch {
@@ -24,12 +24,19 @@ func (n *Netlink) exchange(requests []*nl.NetlinkRequest) []error {
 	return errs
 }
 
+// exchangeSome asks for the answer (NLMSG_ERROR of netlink(7)) to the last request alone. The kernel sees to them one after
+// the other and tells of each that fails without being asked, so that who is not named before that answer has succeeded.
+// Reading an answer costs more than the request.
 func (n *Netlink) exchangeSome(requests []*nl.NetlinkRequest, errs []error) {
 	socket := n.sockets[unix.NETLINK_ROUTE].Socket
 	waiting := make(map[uint32]int, len(requests))
 	var out []byte
+	last := len(requests) - 1
 	for i, r := range requests {
 		waiting[r.Seq] = i
+		if r.Flags &^= unix.NLM_F_ACK; i == last {
+			r.Flags |= unix.NLM_F_ACK
+		}
 		out = append(out, r.Serialize()...)
 	}
 	fail := func(verb string, err error) {
@@ -41,7 +48,7 @@ func (n *Netlink) exchangeSome(requests []*nl.NetlinkRequest, errs []error) {
 		fail("send to", err)
 		return
 	}
-	for len(waiting) > 0 {
+	for {
 		messages, from, err := socket.Receive()
 		if err != nil {
 			fail("receive from", err)
@@ -58,6 +65,9 @@ func (n *Netlink) exchangeSome(requests []*nl.NetlinkRequest, errs []error) {
 			delete(waiting, m.Header.Seq)
 			if errno := int32(binary.NativeEndian.Uint32(m.Data)); errno != 0 {
 				errs[i] = syscall.Errno(-errno)
+			}
+			if i == last {
+				return
 			}
 		}
 	}

@@ -229,7 +229,9 @@ func (k *fakeKernel) remove(link string, p netip.Prefix, called bool) bool {
 		k.onRemove(k.addrs[i])
 	}
 	k.drop(i)
-	k.changed()
+	if !called || p.Addr().Is6() {
+		k.changed()
+	}
 	return true
 }
 

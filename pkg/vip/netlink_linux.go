@@ -58,6 +58,7 @@ type Netlink struct {
 	marksByLabel bool
 
 	handle *netlink.Handle // for routes
+	port   uint32          // of the socket of our requests, as notifications name it
 
 	mu      sync.Mutex // guards the fields below, and what is on the wire: one request at a time
 	sockets map[int]*nl.SocketHandle
@@ -97,14 +98,15 @@ func NewNetlink() (*Netlink, error) {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	n.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	n.port, err = socket.GetPid()
 	timeout := unix.NsecToTimeval(replyTimeout.Nanoseconds())
-	err = errors.Join(n.handle.SetSocketTimeout(replyTimeout),
+	err = errors.Join(err, n.handle.SetSocketTimeout(replyTimeout),
 		socket.SetSendTimeout(&timeout), socket.SetReceiveTimeout(&timeout))
 	// The kernel's words say what an errno alone does not; one that has none to give is not worse for it.
 	_ = socket.SetExtAck(true)
 	if err == nil {
 		// Opened here and not by Watch, whose thread may be in another namespace.
-		n.events, err = subscribe()
+		n.events, err = n.subscribe()
 	}
 	if err != nil {
 		n.Close()
@@ -113,13 +115,15 @@ func NewNetlink() (*Netlink, error) {
 	return n, nil
 }
 
-func subscribe() (*nl.NetlinkSocket, error) {
+func (n *Netlink) subscribe() (*nl.NetlinkSocket, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		return nil, err
 	}
 	// What does not fit is lost and told as ENOBUFS, which costs a comparison: a larger buffer only saves some.
 	_ = s.SetReceiveBufferSize(receiveBufferOfEvents, false)
+	// And without a filter it only costs more.
+	_ = ignoreEchoes(s, n.port)
 	return s, nil
 }
 
@@ -563,7 +567,9 @@ func (n *Netlink) PutAll(puts []Put) []error {
 	for j, err := range n.exchange(messages) {
 		p := puts[of[j]]
 		if l := links[p.VIP.Link]; err == nil {
-			n.own[spot{l.Index, p.VIP.Prefix}] = scopeOf(l, p.VIP)
+			if messages[j].Flags&unix.NLM_F_REPLACE == 0 { // else it is known already
+				n.own[spot{l.Index, p.VIP.Prefix}] = scopeOf(l, p.VIP)
+			}
 			continue
 		}
 		errs[of[j]] = n.putNamed(p.VIP, p.Valid)
@@ -571,34 +577,51 @@ func (n *Netlink) PutAll(puts []Put) []error {
 	return errs
 }
 
-// newAddress is one RTM_NEWADDR.
+// newAddress is one RTM_NEWADDR. It is made by hand, for thousands are every few seconds.
 func (n *Netlink) newAddress(l Link, v VIP, valid time.Duration, s scope, how int) *nl.NetlinkRequest {
-	msg := nl.NewIfAddrmsg(unix.AF_INET)
 	flags := uint32(unix.IFA_F_NOPREFIXROUTE)
 	if v.Addr().Is6() {
-		msg.Family = unix.AF_INET6
 		flags |= unix.IFA_F_NODAD
 	}
-	msg.Index = uint32(l.Index)
-	msg.Prefixlen = uint8(v.Prefix.Bits())
-	msg.Scope = uint8(s)
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK|how)
-	req.AddData(msg)
-	raw := v.Addr().AsSlice()
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	b := addressMessage(spot{l.Index, v.Prefix}, s)
+	b = attribute(b, unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, flags))
 	// struct ifa_cacheinfo: preferred, valid, created, updated.
-	cacheInfo := make([]byte, 16)
+	var cacheInfo [16]byte
 	binary.NativeEndian.PutUint32(cacheInfo[4:8], lifetimeSeconds(valid))
-	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, cacheInfo))
+	b = attribute(b, unix.IFA_CACHEINFO, cacheInfo[:])
 	switch {
 	case !n.marksByLabel:
-		req.AddData(nl.NewRtAttr(ifaProto, []byte{AddressProtocol}))
+		b = attribute(b, ifaProto, []byte{AddressProtocol})
 	case v.Addr().Is4() && len(l.Name)+len(labelSuffix) < unix.IFNAMSIZ:
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix)))
+		b = attribute(b, unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix))
 	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK|how)
+	req.AddRawData(b)
 	return req
+}
+
+// addressMessage is the struct ifaddrmsg of an address with its attributes IFA_LOCAL and IFA_ADDRESS.
+func addressMessage(at spot, s scope) []byte {
+	const most = 128 // with all other attributes
+	family := byte(unix.AF_INET)
+	if at.prefix.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	b := append(make([]byte, 0, most), family, byte(at.prefix.Bits()), 0, byte(s))
+	b = binary.NativeEndian.AppendUint32(b, uint32(at.index))
+	b = attribute(b, unix.IFA_LOCAL, at.prefix.Addr().AsSlice())
+	return attribute(b, unix.IFA_ADDRESS, at.prefix.Addr().AsSlice())
+}
+
+// attribute appends a struct rtattr and its value.
+func attribute(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%unix.RTA_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
 }
 
 // add sends one RTM_NEWADDR. The caller holds mu.
@@ -668,17 +691,8 @@ func (n *Netlink) takeOff(a Address) error {
 
 // delAddress is one RTM_DELADDR.
 func delAddress(at spot) *nl.NetlinkRequest {
-	msg := nl.NewIfAddrmsg(unix.AF_INET)
-	if at.prefix.Addr().Is6() {
-		msg.Family = unix.AF_INET6
-	}
-	msg.Index = uint32(at.index)
-	msg.Prefixlen = uint8(at.prefix.Bits())
 	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
-	req.AddData(msg)
-	raw := at.prefix.Addr().AsSlice()
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
+	req.AddRawData(addressMessage(at, unix.RT_SCOPE_UNIVERSE))
 	return req
 }
 
@@ -713,7 +727,8 @@ func explain(err error, v VIP) error {
 	return err
 }
 
-// Watch calls changed when a link changed, an address appeared that is not ours, or any address went.
+// Watch calls changed when a link changed, an address appeared that is not ours, or any address went that n has not taken
+// off itself.
 func (n *Netlink) Watch(ctx context.Context, changed func()) error {
 	n.mu.Lock()
 	socket := n.events
@@ -721,7 +736,7 @@ func (n *Netlink) Watch(ctx context.Context, changed func()) error {
 	n.mu.Unlock()
 	if socket == nil { // used by an earlier Watch
 		var err error
-		if socket, err = subscribe(); err != nil {
+		if socket, err = n.subscribe(); err != nil {
 			return fmt.Errorf("subscribe to netlink: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -508,7 +509,7 @@ func TestWatchOverflow(t *testing.T) {
 	n, real := realNode(t)
 	real.events.Close()
 	var err error
-	real.events, err = subscribe()
+	real.events, err = real.subscribe()
 	do(t, err)
 	do(t, real.events.SetReceiveBufferSize(4096, false))
 	for range 100 {
@@ -530,6 +531,65 @@ func TestWatchOverflow(t *testing.T) {
 	})
 	cancel()
 	do(t, <-ended)
+}
+
+// TestEchoes: the kernel keeps what repeats our own requests to itself, and tells all else.
+func TestEchoes(t *testing.T) {
+	t.Parallel()
+	n, real := realNode(t)
+	for {
+		messages, _, err := real.events.Receive()
+		do(t, err)
+		if slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return isUp(m, "eth0") }) {
+			break
+		}
+	}
+	n.addAddress("eth0", "10.0.0.5/24")
+	var vips []VIP
+	for _, v := range many(20) {
+		vips = append(vips, v)
+		do(t, real.Put(v, time.Minute))
+		do(t, real.Put(v, time.Minute))
+	}
+	for _, v := range vips[:18] {
+		if v.Addr().Is4() {
+			removeOurs(t, n, v)
+		}
+	}
+	wide := VIP{Prefix: netip.MustParsePrefix("10.7.9.9/24"), Link: "eth0", Via: "eth0"} // may take others along
+	do(t, real.Put(wide, time.Minute))
+	removeOurs(t, n, wide)
+	n.delAddress("eth0", vips[18].Prefix.String())
+	other := openNetlink(t)
+	_, err := other.Addresses()
+	do(t, err)
+	removeOurs(t, node{Kernel: other}, vips[19])
+	n.delAddress("eth0", "10.0.0.5/24")
+
+	want := []string{"add 10.0.0.5/24", "delete 10.7.9.9/24", "delete " + vips[18].Prefix.String(), "delete " + vips[19].Prefix.String(), "delete 10.0.0.5/24"}
+	var got []string // behind what lo has to tell
+	for len(got) == 0 || got[len(got)-1] != want[len(want)-1] {
+		messages, _, err := real.events.Receive()
+		do(t, err)
+		for _, m := range messages {
+			verb := map[uint16]string{unix.RTM_NEWADDR: "add ", unix.RTM_DELADDR: "delete "}[m.Header.Type]
+			if a, ok := parseAddress(m.Data); ok && verb != "" && !a.Prefix.Addr().IsLoopback() {
+				got = append(got, verb+a.Prefix.String())
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+// isUp says that a notification is of that link being up.
+func isUp(m syscall.NetlinkMessage, name string) bool {
+	if m.Header.Type != unix.RTM_NEWLINK {
+		return false
+	}
+	l, ok := parseLink(m.Data)
+	return ok && l.Name == name && l.Up
 }
 
 // TestListWhileChanging: the kernel says when a list changed while it was read, and a list that lacks an address
@@ -685,7 +745,7 @@ func TestDeadMan(t *testing.T) {
 	until := time.Now().Add(1200 * time.Millisecond)
 	table.Claim("test", "m", both("eth0"))
 	table.Grant("m", until)
-	if _, err := table.pass(); err != nil { // once, and never again
+	if err := table.pass(); err != nil { // once, and never again
 		t.Fatal(err)
 	}
 	do(t, errors.Join(present(n, both("eth0")[0]), present(n, both("eth0")[1])))

@@ -141,10 +141,10 @@ type place struct {
 
 func (v VIP) place() place { return place{v.Prefix, v.Link} }
 
-// pass compares once and repairs. It returns when the next comparison is due and what it could not take off.
+// pass compares once and repairs. It returns what it could not take off.
 // Addresses go on before the announcement and the announcement ends before addresses go off: nobody is sent to a
 // node that does not answer.
-func (t *Table) pass() (next time.Time, stays error) {
+func (t *Table) pass() (stays error) {
 	p := pass{Table: t, left: map[netip.Addr]error{}, errs: map[subject]error{}, borrowing: map[VIP]struct{}{}}
 	t.mu.Lock()
 	t.prune()
@@ -158,7 +158,7 @@ func (t *Table) pass() (next time.Time, stays error) {
 	t.mu.Unlock()
 
 	listed := p.list()
-	next = p.put()
+	p.put()
 	p.announce()
 	stays = errors.Join(listed, p.remove())
 	p.foreign()
@@ -185,7 +185,7 @@ func (t *Table) pass() (next time.Time, stays error) {
 	close(t.passed)
 	t.passed = make(chan struct{})
 	t.mu.Unlock()
-	return next, stays
+	return stays
 }
 
 // list reads what is there. If that fails, what was held is taken for what is there, so that mandates are kept
@@ -204,9 +204,8 @@ func (p *pass) list() (err error) {
 	return err
 }
 
-// put adds what is missing, renews what is due and notes what is held then. It returns when the next mandate ends, or
-// the next tick.
-func (p *pass) put() (next time.Time) {
+// put adds what is missing, renews what is due and notes what is held then.
+func (p *pass) put() {
 	type spot struct { // whatever its prefix length
 		addr netip.Addr
 		link string
@@ -219,24 +218,27 @@ func (p *pass) put() (next time.Time) {
 			others[spot{a.Prefix.Addr(), a.Link}] = a.Prefix
 		}
 	}
-	next = time.Now().Add(tick)
+	was := p.lives
+	p.Table.lives = make(map[VIP]*life, len(was))
 	var puts batch
 	for i := range p.wants {
 		w := &p.wants[i]
 		// The clock is looked at here and not once per pass: this process may have been stopped in between.
-		valid := time.Until(w.until)
+		now := time.Now()
+		valid := w.until.Sub(now)
 		if valid <= 0 {
 			w.until = time.Time{}
 			continue
 		}
-		next = earlier(next, w.until)
 		a, found := ours[w.vip.place()]
 		theirs, taken := others[spot{w.vip.Addr(), w.vip.Link}]
+		l := lifeOf(w.vip, was[w.vip], a.Valid, valid, now)
 		switch {
-		case found && !due(a.Valid, valid):
+		case found && !l.isDue(now, w.until) && !outlasts(a.Valid, valid):
 			p.holding = append(p.holding, w.vip)
+			p.lives[w.vip] = l
 		case taken && !found:
-			p.did(w.vip, found, notOurs(theirs, w.vip.Link))
+			p.did(Put{w.vip, valid}, now, found, notOurs(theirs, w.vip.Link))
 		default:
 			puts.add(w.vip, valid, found)
 		}
@@ -245,15 +247,19 @@ func (p *pass) put() (next time.Time) {
 		}
 	}
 	puts.flush(p.kernel, p.did)
+	p.requeue()
 	slices.SortFunc(p.holding, compare)
 	// What is put after a stop is taken off by the next pass, which is due; it is not announced before.
 	now := time.Now()
 	p.holding = slices.DeleteFunc(p.holding, func(v VIP) bool { return !p.present(v, now) })
-	return next
 }
 
-// did notes what became of a VIP that was to be put, and that was found there before or not.
-func (p *pass) did(v VIP, found bool, err error) {
+// did notes what became of a VIP that was to be put at that time, and that was found there before or not.
+func (p *pass) did(put Put, at time.Time, found bool, err error) {
+	v := put.VIP
+	if err == nil {
+		p.wasPut(v, at, put.Valid)
+	}
 	if !found && errors.Is(err, ErrNotOurs) {
 		// It answers here, and here is where the mandate is.
 		p.borrowing[v] = struct{}{}
@@ -292,17 +298,18 @@ func (b *batch) add(v VIP, valid time.Duration, found bool) {
 
 func (b *batch) full() bool { return len(b.puts) >= batchSize }
 
-// flush puts them and tells did of each.
-func (b *batch) flush(k Kernel, did func(v VIP, found bool, err error)) {
+// flush puts them and tells did of each, and from when on its lifetime counts.
+func (b *batch) flush(k Kernel, did func(put Put, at time.Time, found bool, err error)) {
 	if len(b.puts) == 0 {
 		return
 	}
+	at := time.Now()
 	for i, err := range k.PutAll(b.puts) {
 		v := b.puts[i].VIP
 		if errors.Is(err, ErrNotOurs) && !b.found[i] {
 			err = notOurs(v.Prefix, v.Link)
 		}
-		did(v, b.found[i], err)
+		did(b.puts[i], at, b.found[i], err)
 	}
 	b.puts, b.found = b.puts[:0], b.found[:0]
 }
@@ -312,14 +319,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// due says whether our address, of whose lifetime left is said to be left, must be put again for a mandate that
-// ends in valid: when about a third of the mandate's time is used up; when it might not last to the next tick, for up to
-// a second less is left than is said; and when it would outlast the mandate by more than the rounding.
-func due(left, valid time.Duration) bool {
-	longest := time.Duration(lifetimeSeconds(valid)) * time.Second
-	return left*3 <= valid*2+tick/2 || left <= tick+time.Second || left > longest
 }
 
 func notOurs(there netip.Prefix, link string) error {
@@ -348,12 +347,15 @@ func (p *pass) announce() {
 // remove takes off what carries our mark and is not wanted where it is.
 func (p *pass) remove() (stays error) {
 	var list []Address
+	p.leftovers = false
 	for _, a := range p.addrs {
+		if !a.Ours {
+			continue
+		}
 		wants := p.of(a.Prefix.Addr())
-		stay := slices.ContainsFunc(wants, func(w want) bool {
-			return w.keep || !w.until.IsZero() && w.vip.place() == place{a.Prefix, a.Link}
-		})
-		if a.Ours && !stay && (len(wants) > 0 || p.strays) {
+		stays := slices.ContainsFunc(wants, func(w want) bool { return !w.until.IsZero() && w.vip.place() == place{a.Prefix, a.Link} })
+		left := slices.ContainsFunc(wants, func(w want) bool { return w.keep }) || len(wants) == 0 && !p.strays
+		if p.leftovers = p.leftovers || left; !stays && !left {
 			list = append(list, a)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// tick is the time between two comparisons when nothing hints at a change: an address that was removed behind
-	// our back, unnoticed, is back within it.
+	// tick is the time between two comparisons while something is wrong, or the kernel does not tell of changes: an
+	// address that was removed behind our back is back within it.
 	tick = time.Second
 	// settle is the time between two comparisons that only the kernel asks for. Starting a pod sends twenty
 	// notifications, and a program that fights us for an address sends them without end.
@@ -60,7 +60,6 @@ type Table struct {
 
 	wake    chan struct{} // holds at most one token: something was told
 	stirred chan struct{} // holds at most one token: something on the node may have changed
-	renewed chan struct{} // holds at most one token: a mandate lasts longer than it did
 	done    chan struct{} // closed when Run has returned
 
 	mu       sync.Mutex // guards the fields below; never held across a system call
@@ -76,15 +75,19 @@ type Table struct {
 	whole    bool                    // something changed that a whole pass must see
 	passed   chan struct{}           // closed and made anew after each pass
 	lastPass time.Time
+	watching time.Time        // since when the kernel is watched; zero while it is not
 	left     map[string]error // per mandate, why a VIP that should be off this node may still be on it
 	holding  []VIP
 
 	// Owned by Run.
-	order    []netip.Addr        // the claimed addresses, sorted; nil when it must be made anew
-	reported map[subject]string  // the last error of each subject, so that each is logged once
-	shown    map[netip.Addr]bool // the VIPs that have a metric, and its value
-	borrowed map[VIP]struct{}    // of holding, those whose address on the node is another's
-	troubled string              // what trouble was told last; empty when that was nothing
+	order     []netip.Addr        // the claimed addresses, sorted; nil when it must be made anew
+	reported  map[subject]string  // the last error of each subject, so that each is logged once
+	shown     map[netip.Addr]bool // the VIPs that have a metric, and its value
+	borrowed  map[VIP]struct{}    // of holding, those whose address on the node is another's
+	troubled  string              // what trouble was told last; empty when that was nothing
+	leftovers bool                // an earlier life's addresses are left alone
+	lives     map[VIP]*life       // of what is held and ours
+	queue     lives               // the same in the order in which they are to be renewed
 }
 
 type claim struct {
@@ -115,7 +118,6 @@ func NewTable(o Options) *Table {
 		}, []string{"vip"}),
 		wake:     make(chan struct{}, 1),
 		stirred:  make(chan struct{}, 1),
-		renewed:  make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		claims:   map[string]claim{},
 		stakes:   map[netip.Addr][]stake{},
@@ -126,6 +128,7 @@ func NewTable(o Options) *Table {
 		reported: map[subject]string{},
 		shown:    map[netip.Addr]bool{},
 		borrowed: map[VIP]struct{}{},
+		lives:    map[VIP]*life{},
 	}
 	if t.trouble == nil {
 		t.trouble = func([]Fault) {}
@@ -209,8 +212,7 @@ func (t *Table) Grant(mandate string, until time.Time) {
 	before, now := t.verdicts[mandate].until, time.Now()
 	t.verdicts[mandate] = verdict{until: until}
 	if before.After(now) && !until.Before(before) {
-		signal(t.renewed) // what is held goes on
-		return
+		return // what is held goes on
 	}
 	t.whole = true
 	t.ask()
@@ -277,7 +279,7 @@ func (t *Table) Mandates(addr netip.Addr) []string {
 	return slices.Compact(list)
 }
 
-// LastPass is when the last comparison ended; zero before the first. More than a few seconds ago means stuck.
+// LastPass is when Run was last seen at work; zero before the first comparison. More than a few seconds ago means stuck.
 func (t *Table) LastPass() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -314,37 +316,32 @@ func (t *Table) Run(ctx context.Context) error {
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var last, next time.Time
-	var took time.Duration // by the last pass
+	var began, ended, due time.Time // of the last pass, and of the next
 	for ctx.Err() == nil {
+		timer.Reset(time.Until(t.nextLook(began, due)))
 		select {
 		case <-ctx.Done():
 			continue
 		case <-t.wake:
-			if ends, done := t.touch(); done {
-				next = earlier(next, ends)
-				timer.Reset(time.Until(next))
+			if t.touch() {
 				continue
 			}
 		case <-timer.C:
-		case <-t.renewed:
-			if rest := last.Add(tick / 2); rest.After(time.Now()) {
-				next = earlier(next, rest)
-				timer.Reset(time.Until(next))
+			if now := time.Now(); due.After(now) && !t.ended(began, now) && t.renewAll(ctx, now.Add(together)) {
 				continue
 			}
 		case <-t.stirred:
-			if rest := last.Add(max(settle, calm*took)); rest.After(time.Now()) {
-				next = earlier(next, rest)
-				timer.Reset(time.Until(next))
+			if rest := ended.Add(max(settle, calm*ended.Sub(began))); rest.After(time.Now()) {
+				due = earlier(due, rest)
 				continue
 			}
 		}
-		began := time.Now()
-		next, _ = t.pass()
-		last = time.Now()
-		took = last.Sub(began)
-		timer.Reset(time.Until(next))
+		began = time.Now()
+		_ = t.pass()
+		ended = time.Now()
+		if due = ended.Add(survey); len(t.reported) > 0 || t.unwatched(began) {
+			due = ended.Add(tick)
+		}
 	}
 	return t.end()
 }
@@ -359,7 +356,7 @@ func (t *Table) end() error {
 		if try > 0 {
 			time.Sleep(endPause)
 		}
-		if _, err = t.pass(); err == nil {
+		if err = t.pass(); err == nil {
 			return nil
 		}
 	}
@@ -369,8 +366,15 @@ func (t *Table) end() error {
 // watch turns the kernel's notifications into hints. Without them the tick still repairs, only later.
 func (t *Table) watch(ctx context.Context) {
 	failed := ""
+	watching := func(since time.Time) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.watching = since
+	}
 	for ctx.Err() == nil {
+		watching(time.Now())
 		err := t.kernel.Watch(ctx, t.Hint)
+		watching(time.Time{})
 		if err != nil && err.Error() != failed {
 			failed = err.Error()
 			t.log.Warn("watching the kernel's links and addresses ended; looking every second instead", "err", err)

@@ -9,14 +9,13 @@ import (
 
 // touch makes the VIPs whose claims changed what they are to be, and looks at nothing else: one more among ten thousand
 // does not wait until all were compared. It leaves to the next pass, by false, whatever is not plain: then nothing was
-// seen to. It returns when the first mandate ends of what it has put.
-func (t *Table) touch() (ends time.Time, done bool) {
-	ends = time.Now().Add(tick)
+// seen to.
+func (t *Table) touch() (done bool) {
 	t.mu.Lock()
-	if t.whole || len(t.touched) == 0 || len(t.reported) > 0 {
+	if t.whole || len(t.touched) == 0 || len(t.reported) > 0 || t.leftovers {
 		done = !t.whole && len(t.touched) == 0
 		t.mu.Unlock()
-		return ends, done
+		return done
 	}
 	var wants []want
 	addrs := make([]netip.Addr, 0, len(t.touched))
@@ -35,11 +34,13 @@ func (t *Table) touch() (ends time.Time, done bool) {
 	plain := true
 	var puts batch
 	var holding []VIP // of what was touched
-	did := func(v VIP, _ bool, err error) {
+	did := func(p Put, at time.Time, _ bool, err error) {
 		if err != nil {
 			plain = false
 			return
 		}
+		v := p.VIP
+		t.wasPut(v, at, p.Valid)
 		holding = append(holding, v)
 		if _, was := slices.BinarySearchFunc(before, v, compare); !was {
 			t.log.Info("VIP added", "vip", v.String(), "link", v.Link)
@@ -50,7 +51,6 @@ func (t *Table) touch() (ends time.Time, done bool) {
 		if valid <= 0 {
 			continue
 		}
-		ends = earlier(ends, w.until)
 		if _, borrowed := t.borrowed[w.vip]; borrowed {
 			holding = append(holding, w.vip)
 			continue
@@ -94,25 +94,31 @@ func (t *Table) touch() (ends time.Time, done bool) {
 		signal(t.wake)
 	}
 	t.seen = asked
-	return ends, true
+	return true
 }
 
 // replace puts what is held of some addresses, both sorted, in the place of what was. It returns our addresses that
 // are to be taken off for it.
 func (t *Table) replace(addrs []netip.Addr, before, holding []VIP) (gone []Address) {
 	now := make([]VIP, 0, len(before)+len(holding))
+	news := holding
 	for _, v := range before {
 		if _, touched := slices.BinarySearchFunc(addrs, v.Addr(), netip.Addr.Compare); !touched {
+			for len(news) > 0 && compare(news[0], v) < 0 {
+				now, news = append(now, news[0]), news[1:]
+			}
 			now = append(now, v)
 			continue
+		}
+		if !slices.Contains(holding, v) {
+			delete(t.lives, v)
 		}
 		stays := slices.ContainsFunc(holding, func(h VIP) bool { return h.place() == v.place() })
 		if _, borrowed := t.borrowed[v]; !borrowed && !stays {
 			gone = append(gone, Address{Prefix: v.Prefix, Link: v.Link, Ours: true})
 		}
 	}
-	now = append(now, holding...)
-	slices.SortFunc(now, compare)
+	now = append(now, news...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.holding = now
