@@ -225,6 +225,7 @@ func testServices(t *testing.T, s *services) {
 		dual = []scenario{
 			{"a second family, and back", serviceUpgraded},
 			{"a second family out of a pool, and back", serviceUpgradedByPool},
+			{"every instance rolled", servicesRolled},
 		}
 	}
 	for _, scenario := range append(dual, []scenario{
