@@ -210,9 +210,15 @@ func TestServices(t *testing.T) {
 
 // TestServicesByLease does the same with a Lease for each Service.
 func TestServicesByLease(t *testing.T) {
-	s := startServices(t, lab.Dual, "--servicesElection")
-	testServices(t, s)
-	t.Run("spread over the nodes", func(t *testing.T) { servicesSpread(t, s) })
+	for _, family := range []lab.Family{lab.IPv4, lab.IPv6, lab.Dual} {
+		t.Run(string(family), func(t *testing.T) {
+			s := startServices(t, family, "--servicesElection")
+			testServices(t, s)
+			if family == lab.Dual {
+				t.Run("spread over the nodes", func(t *testing.T) { servicesSpread(t, s) })
+			}
+		})
+	}
 }
 
 func testServices(t *testing.T, s *services) {

@@ -87,17 +87,31 @@ func serviceSharedAcross(t *testing.T, s *services) {
 	wait(t, 2*time.Second)
 	s.on(t, first, addrs)
 	s.on(t, second, addrs)
-	// The oldest goes: what was under its Lease is under another one's then, and who was refused has the port.
+	for _, f := range still {
+		f()
+	}
+	// The oldest goes, and who was refused has the port. What was held under its Lease is held under another one's then,
+	// after a moment without, by the same node.
+	watches := map[netip.Addr]*lab.AnswerWatch{}
+	for _, a := range addrs {
+		if watches[a], err = s.WatchAnswers(a, questionEvery); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := first.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	s.on(t, fourth, addrs)
 	wait(t, 2*time.Second)
+	for a, w := range watches {
+		got := w.Stop()
+		t.Logf("%s: silent for %s at most when the oldest was deleted", a, got.Silence.Round(time.Millisecond))
+		if got.Max != 1 || !slices.Equal(got.Owners, []string{holder.Name}) || got.Silence > leaseDuration {
+			t.Errorf("%s was held by %s, and then answered by %v, by %d at most, silent for %s", a, holder, got.Owners, got.Max, got.Silence)
+		}
+	}
 	if at := s.on(t, second, addrs); at != holder {
 		t.Errorf("%s held, and now %s does", holder, at)
-	}
-	for _, f := range still {
-		f()
 	}
 	s.reaches(t, "tcp", addrs, 80)
 	s.reaches(t, "udp", addrs, 80)
