@@ -8,7 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kube-vip.io/kube-vip/pkg/cp"
 	"kube-vip.io/kube-vip/pkg/ha"
+	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -69,4 +71,24 @@ func TestFitness(t *testing.T) {
 			t.Errorf("told %s after Run has ended", last)
 		}
 	})
+}
+
+// An instance that cares for Services is ready when it knows them all; one that does not has nothing to wait for.
+func TestUnready(t *testing.T) {
+	w := &wiring{fit: &fitness{}}
+	if err := w.unready(); err != nil {
+		t.Errorf("neither a control plane nor Services: %v", err)
+	}
+	w.services = &svc.Controller{}
+	if err := w.unready(); err == nil || err.Error() != "not all Services were looked at yet" {
+		t.Errorf("no Service was looked at: %v", err)
+	}
+	w.looked.Store(true)
+	if err := w.unready(); err != nil {
+		t.Errorf("all Services were looked at: %v", err)
+	}
+	w.plane = &cp.ControlPlane{}
+	if err := w.unready(); err == nil || err.Error() != w.fit.problem().Error() {
+		t.Errorf("nothing is known of the control plane: %v", err)
+	}
 }

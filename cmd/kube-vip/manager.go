@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -156,6 +157,7 @@ type wiring struct {
 	members           *ha.Members
 	plane             *cp.ControlPlane // nil without a control plane
 	services          *svc.Controller  // nil without Services
+	looked            atomic.Bool      // all Services were looked at
 	fit               *fitness
 	version           string
 }
@@ -346,13 +348,23 @@ func endpoints(w *wiring) []runner {
 	if c.Observe.HealthCheckPort != 0 {
 		began := time.Now()
 		alive := func() error { return notStuck(began, w.table.LastPass(), time.Now()) }
-		ready := alive
-		if w.plane != nil {
-			ready = func() error { return errors.Join(alive(), w.fit.problem()) }
-		}
+		ready := func() error { return errors.Join(alive(), w.unready()) }
 		list = append(list, endpoint{setting: "health_check_port", address: loopback(c.Observe.HealthCheckPort), handler: healthHandler(alive, ready), log: log})
 	}
 	return list
+}
+
+// unready says what this node lacks to hold what the settings ask for. That it knows all Services is waited for by who
+// rolls instances one after another: before, the next one would have nobody to hand its addresses to.
+func (w *wiring) unready() error {
+	var errs []error
+	if w.plane != nil {
+		errs = append(errs, w.fit.problem())
+	}
+	if w.services != nil && !w.looked.Load() {
+		errs = append(errs, errors.New("not all Services were looked at yet"))
+	}
+	return errors.Join(errs...)
 }
 
 func arpOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer) arp.Options {

@@ -41,7 +41,8 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	namespace, lease := leaseKey(w.c, w.c.Services.LeaseName)
 	options.Mandate = lease
 	options.Claimer, options.Links = w.table, w.network
-	options.Complete = w.table.Await()
+	complete := w.table.Await()
+	options.Complete = func() { complete(); w.looked.Store(true) }
 	options.Prober = arp.NewProber(arp.ProberOptions{Log: w.log})
 	if plane != nil {
 		_, mandate := leaseKey(w.c, w.c.Election.LeaseName)

@@ -3,9 +3,11 @@ package svc
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,7 +105,7 @@ func (c *Controller) stand(key string, s *corev1.Service, r *entry, p Plan) erro
 		c.mu.Unlock()
 		health := ha.Healthy
 		err = c.o.Leases.Stand(ha.Candidacy{Namespace: lease.Namespace, Name: lease.Name, Owner: ownerOf(s, lease),
-			Rank: c.ranking.rank(mandate, c.at.members[0], p.Rivals, preferred(s)), Health: health})
+			Rank: c.ranking.rank(mandate, c.at.members[0], p.Rivals, cmp.Or(c.keeper(addr, mandate), preferred(s))), Health: health})
 	}
 	c.leave(key, r, keep)
 	r.stands = keep
@@ -111,6 +113,29 @@ func (c *Controller) stand(key string, s *corev1.Service, r *entry, p Plan) erro
 		return fmt.Errorf("hold Service %s: %w", key, err)
 	}
 	return nil
+}
+
+// resettle is how long the node that had an address under another Lease is the first to try for the new one. It tries at
+// once, and each of the others later by its rank.
+const resettle = 5 * time.Second
+
+// keeper is the node that has had addr under another Lease until a moment ago, by the status of a Service: when what
+// shares an address gets another Lease, the address is to stay where it is. It is empty when nothing has changed.
+func (c *Controller) keeper(addr netip.Addr, mandate string) string {
+	c.mu.Lock()
+	users := slices.Sorted(maps.Keys(c.users[addr]))
+	c.mu.Unlock()
+	for _, key := range users {
+		r, s := c.known[key], c.sources.service(key)
+		if r == nil || s == nil || r.addrs[0] != addr || r.mandate == "" || r.mandate == mandate && time.Since(r.since) > resettle {
+			continue
+		}
+		if host := s.Annotations[HostAnnotation]; host != "" {
+			c.queue.AddAfter(key, resettle+time.Second) // then ranks are what they are for all
+			return host
+		}
+	}
+	return ""
 }
 
 // leave ends the candidacies on behalf of a Service, but for those that are kept.

@@ -319,3 +319,52 @@ func TestStand(t *testing.T) {
 		}
 	}
 }
+
+// TestStandUnderAnotherLease: when the oldest of those that share an address goes, its Lease goes too, and who has the
+// address tries first for the next one's, for whichever Service it is that stands for it.
+func TestStandUnderAnotherLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newAssessor(t, Options{PerService: true})
+		j.have(t, node("n1", weighing("0")), node("n2"), node("n3"))
+		j.meet(Peer{Node: "n2"}, Peer{Node: "n3"})
+		j.assess()
+		born := time.Now()
+		share := func(name string, port int32) *corev1.Service {
+			s := service(name, asking("10.0.0.10"), annotated(EndpointlessAnnotation, "true"), annotated(HostAnnotation, "n1"))
+			s.Spec.Ports = []corev1.ServicePort{{Port: port}}
+			born = born.Add(time.Second)
+			s.CreationTimestamp.Time = born
+			return s
+		}
+		first, second, third := share("b", 80), share("c", 81), share("a", 82)
+		delete(third.Annotations, HostAnnotation)
+		stood := func(name string) string {
+			j.leases.stood = nil
+			j.reconcile("shop/" + name)
+			if len(j.leases.stood) != 1 {
+				t.Fatalf("%s stands as %+v", name, j.leases.stood)
+			}
+			return fmt.Sprintf("%s, rank %d", j.leases.stood[0].Name, j.leases.stood[0].Rank)
+		}
+		expect := func(name, want string) {
+			t.Helper()
+			if got := stood(name); got != want {
+				t.Errorf("%s: it stands for %s, want %s", name, got, want)
+			}
+		}
+		j.have(t, first, second, third)
+		time.Sleep(time.Minute)
+		for _, name := range []string{"b", "c", "a"} {
+			expect(name, "kubevip-b, rank 2")
+		}
+		if err := j.sources.services.informer.GetStore().Delete(first); err != nil {
+			t.Fatal(err)
+		}
+		j.reconcile("shop/b")
+		expect("a", "kubevip-c, rank 0")
+		expect("c", "kubevip-c, rank 0")
+		time.Sleep(2 * resettle)
+		expect("a", "kubevip-c, rank 2")
+		expect("c", "kubevip-c, rank 2")
+	})
+}

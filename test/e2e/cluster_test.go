@@ -29,6 +29,7 @@ const (
 	leaseDuration = 5 * time.Second
 	apiPort       = 6443
 	metricsURL    = "http://127.0.0.1:2112/metrics" // on the node
+	readyURL      = "http://127.0.0.1:29112/readyz" // likewise
 	lockNamespace = "kube-system"
 	lockName      = "plndr-cp-lock"
 )

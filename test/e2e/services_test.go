@@ -210,9 +210,15 @@ func TestServices(t *testing.T) {
 
 // TestServicesByLease does the same with a Lease for each Service.
 func TestServicesByLease(t *testing.T) {
-	s := startServices(t, lab.Dual, "--servicesElection")
-	testServices(t, s)
-	t.Run("spread over the nodes", func(t *testing.T) { servicesSpread(t, s) })
+	for _, family := range []lab.Family{lab.IPv4, lab.IPv6, lab.Dual} {
+		t.Run(string(family), func(t *testing.T) {
+			s := startServices(t, family, "--servicesElection")
+			testServices(t, s)
+			if family == lab.Dual {
+				t.Run("spread over the nodes", func(t *testing.T) { servicesSpread(t, s) })
+			}
+		})
+	}
 }
 
 func testServices(t *testing.T, s *services) {
@@ -225,6 +231,8 @@ func testServices(t *testing.T, s *services) {
 		dual = []scenario{
 			{"a second family, and back", serviceUpgraded},
 			{"a second family out of a pool, and back", serviceUpgradedByPool},
+			{"the families in another order, and one that is not there", serviceFamilyOrder},
+			{"every instance rolled", servicesRolled},
 		}
 	}
 	for _, scenario := range append(dual, []scenario{
@@ -233,9 +241,14 @@ func testServices(t *testing.T, s *services) {
 		{"the holder vanishes", serviceOutlivesItsNode},
 		{"refused, with the reason", serviceRefused},
 		{"an address shared", serviceShared},
+		{"an address shared across namespaces", serviceSharedAcross},
+		{"an address shared with the control plane", serviceSharedWithControlPlane},
 		{"not ours any more", serviceLeft},
+		{"never ours", serviceOthers},
 		{"no endpoints", serviceEndpoints},
+		{"told when there is a cause", serviceToldWithCause},
 		{"out of a pool", servicePool},
+		{"out of the pool of its namespace", servicePools},
 		{"by a name", serviceNamed},
 		{"externalTrafficPolicy Local", serviceLocal},
 		{"deleted while we were down", serviceDeletedUnseen},
@@ -351,21 +364,22 @@ func serviceRefused(t *testing.T, s *services) {
 		t.Fatal(err)
 	}
 	s.on(t, service, addrs)
+	for _, n := range s.Nodes {
+		eventually(t, n.Name+" refuses nothing any more", func() (bool, error) {
+			samples, err := s.pods[n].Metrics(within(t, patience), metricsURL)
+			return samples[`kube_vip_services_refused{reason="node-address"}`] == 0 && samples[`kube_vip_services{state="refused"}`] == 0, err
+		})
+	}
 }
 
 // serviceShared: two Services on one address, then one whose port is taken, then the deletion of the first.
 func serviceShared(t *testing.T, s *services) {
 	addrs := s.addrs(4)
-	port := func(number int32) func(*corev1.Service) {
-		return func(o *corev1.Service) {
-			o.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Protocol: corev1.ProtocolTCP, Port: number}}
-		}
-	}
-	first, second := s.create(t, "first", addrs, port(80)), s.create(t, "second", addrs, port(81))
+	first, second := s.create(t, "first", addrs, port(corev1.ProtocolTCP, 80)), s.create(t, "second", addrs, port(corev1.ProtocolTCP, 81))
 	if a, b := s.on(t, first, addrs), s.on(t, second, addrs); a != b {
 		t.Errorf("one address, and %s and %s hold it", a, b)
 	}
-	third := s.create(t, "third", addrs, port(80))
+	third := s.create(t, "third", addrs, port(corev1.ProtocolTCP, 80))
 	s.refused(t, third, svc.ReasonRefused, "Service default/first has 80/TCP on "+addrs[0].String()+" already")
 	if err := first.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
@@ -390,19 +404,25 @@ func serviceLeft(t *testing.T, s *services) {
 				t.Fatal(err)
 			}
 			s.nobody(t, addrs)
-			eventually(t, "the status is cleared", func() (bool, error) {
-				got, err := service.Get(within(t, patience))
-				if err != nil {
-					return false, err
-				}
-				_, hosted := got.Annotations[svc.HostAnnotation]
-				return len(got.Status.LoadBalancer.Ingress) == 0 && len(got.Status.Conditions) == 0 && !hosted, nil
-			})
+			s.cleared(t, service)
 			if err := service.Delete(within(t, patience)); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// cleared waits until nothing of ours is left in a Service.
+func (s *services) cleared(t *testing.T, service *lab.Service) {
+	t.Helper()
+	eventually(t, "the status of "+service.Name+" is cleared", func() (bool, error) {
+		got, err := service.Get(within(t, patience))
+		if err != nil {
+			return false, err
+		}
+		_, hosted := got.Annotations[svc.HostAnnotation]
+		return len(got.Status.LoadBalancer.Ingress) == 0 && len(got.Status.Conditions) == 0 && !hosted, nil
+	})
 }
 
 // serviceEndpoints: without any endpoint the addresses go, and come back with the first.
@@ -693,7 +713,11 @@ func serviceLocal(t *testing.T, s *services) {
 			nodes, err := s.Holders(addrs[0])
 			return len(nodes) == 1 && nodes[0] == n, err
 		})
-		t.Logf("from %s to %s in %s", before, n, time.Since(began).Round(time.Millisecond))
+		took := time.Since(began)
+		t.Logf("from %s to %s in %s", before, n, took.Round(time.Millisecond))
+		if took > leaseDuration {
+			t.Errorf("it took %s from %s to %s: that is no handover", took, before, n)
+		}
 		if now := s.on(t, service, addrs); now != n {
 			t.Errorf("the endpoint is on %s, and %s holds", n, now)
 		}
@@ -717,7 +741,13 @@ func serviceLocal(t *testing.T, s *services) {
 	if now := s.on(t, service, addrs); now != holder {
 		t.Errorf("the addresses went from %s to %s although the endpoint there still serves", holder, now)
 	}
-	if err := service.SetEndpoints(within(t, patience), lab.NotReady(s.backends[holder])); err != nil {
+	// Where no endpoint is ready, one that terminates and still serves will do.
+	if err := service.SetEndpoints(within(t, patience), lab.NotReady(s.backends[holder]), lab.Terminating(s.backends[other])); err != nil {
+		t.Fatal(err)
+	}
+	s.holds(t, service, addrs, other)
+	s.answersFor(t, addrs)
+	if err := service.SetEndpoints(within(t, patience), lab.NotReady(s.backends[holder]), lab.NotReady(s.backends[other])); err != nil {
 		t.Fatal(err)
 	}
 	s.nobody(t, addrs)
@@ -754,12 +784,14 @@ func servicesSpread(t *testing.T, s *services) {
 	}
 }
 
-// serviceDeletedUnseen: nobody was there to see the deletion, and what is left of it goes all the same.
+// serviceDeletedUnseen: nobody was there to see that a Service was deleted, or is not ours any more, and what is left of it
+// goes all the same.
 func serviceDeletedUnseen(t *testing.T, s *services) {
-	addrs, others := s.addrs(7), s.addrs(8)
-	service, stays := s.create(t, "unseen", addrs), s.create(t, "stays", others)
+	addrs, others, ignored := s.addrs(7), s.addrs(8), s.addrs(14)
+	service, stays, leaves := s.create(t, "unseen", addrs), s.create(t, "stays", others), s.create(t, "leaves", ignored)
 	holder := s.on(t, service, addrs)
 	s.on(t, stays, others)
+	s.on(t, leaves, ignored)
 	for _, n := range s.Nodes {
 		if n != holder {
 			if err := s.pods[n].Stop(); err != nil {
@@ -774,7 +806,12 @@ func serviceDeletedUnseen(t *testing.T, s *services) {
 	if err := service.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
+	if err := leaves.Change(within(t, patience), func(o *corev1.Service) { o.Annotations[svc.IgnoreAnnotation] = "true" }); err != nil {
+		t.Fatal(err)
+	}
 	s.nobody(t, addrs)
+	s.nobody(t, ignored)
+	s.cleared(t, leaves)
 	s.on(t, stays, others)
 	for _, n := range s.Nodes {
 		if n != holder {

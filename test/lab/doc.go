@@ -90,7 +90,7 @@
 //	Ready(backends...), NotReady(backends...), Terminating(backends...) []Endpoint; Endpoint{Backend, Ready, Serving, Terminating}
 //	Host.Ask(ctx, "tcp" or "udp", addrPort) (Answer{Backend, Client}, error)   // who answers, and whom that one sees
 //
-// A Gap at a Service's address counts connections that a backend's kernel accepts.
+// A Gap at a Service's address counts connections that a backend's kernel accepts, with HTTP what the backend answers.
 //
 // # Pod runner
 //
@@ -114,7 +114,7 @@
 //
 // # Instruments
 //
-//	Host.StartGap(ctx, GapOptions{Target, Interval, Timeout, TLS}) (*Gap, error)   // returns after a first success
+//	Host.StartGap(ctx, GapOptions{Target, Interval, Timeout, TLS, HTTP}) (*Gap, error)   // returns after a first success
 //	Gap.Stop() GapResult, Gap.Result(), Gap.WaitFor(ctx, since)
 //	GapResult{Longest, From, To, Failed, Attempts, Lag}, .String(), .Causes(), .Timeline(width), .Cells(from, to, width)
 //	Host.Capture(link) (*Capture, error)                  // ARP, NS and NA frames; Frames(), Wait(ctx, what, match), Lost(), Close()
@@ -124,6 +124,6 @@
 //	Lab.WhoAnswers(ctx, vip) ([]string, error)            // the names of the hosts that answer an ARP request or NS
 //	Lab.WatchAnswers(vip, every) (*AnswerWatch, error); .Answers(), .Stop() Answers{Samples, Max, Overlap, Silence, Owners}
 //
-// A Gap without TLS is a TCP connection, which the kernel accepts for a server that hangs: measure that with TLS. All
-// figures are those of a program on the same machine; GapResult.Lag says by how much it was late itself.
+// A Gap without TLS and HTTP is a TCP connection, which the kernel accepts for a server that hangs: measure that with one
+// of them. All figures are those of a program on the same machine; GapResult.Lag says by how much it was late itself.
 package lab

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -23,9 +24,10 @@ type GapOptions struct {
 	Interval time.Duration
 	// Timeout is how long an attempt may take; 0 means 250 ms (1 s with TLS).
 	Timeout time.Duration
-	// TLS asks for GET /version over a new TLS connection, verified with the cluster's authority. Without it an
-	// attempt is a TCP connection, which a kernel accepts even when nobody is there to answer.
-	TLS bool
+	// TLS asks for GET /version over a new TLS connection, verified with the cluster's authority, and HTTP a backend for
+	// GET / over a new connection. Without either an attempt is a TCP connection, which a kernel accepts even when
+	// nobody is there to answer.
+	TLS, HTTP bool
 }
 
 // An Attempt is one try of a Gap.
@@ -94,6 +96,8 @@ func (h *Host) StartGap(ctx context.Context, o GapOptions) (*Gap, error) {
 		}
 		config.MinVersion = tls.VersionTLS13
 		g.client = h.HTTPClient(config)
+	} else if o.HTTP {
+		g.client = h.HTTPClient(nil)
 	}
 	err := Wait(ctx, o.Target.String()+" answers "+h.Name, func() (bool, error) { return g.attempt().Err == nil, nil })
 	if err != nil {
@@ -141,9 +145,12 @@ func (g *Gap) attempt() Attempt {
 	a := Attempt{Start: time.Now()}
 	ctx, cancel := context.WithDeadline(context.Background(), a.Start.Add(g.opts.Timeout))
 	defer cancel()
-	if g.opts.TLS {
-		a.Err = g.version(ctx)
-	} else {
+	switch {
+	case g.opts.TLS:
+		a.Err = g.get(ctx, "https", "/version")
+	case g.opts.HTTP:
+		a.Err = g.get(ctx, "http", "/")
+	default:
 		a.Err = g.knock(ctx)
 	}
 	a.End = time.Now()
@@ -166,8 +173,9 @@ func (g *Gap) knock(ctx context.Context) error {
 	return f.Close()
 }
 
-func (g *Gap) version(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+g.opts.Target.String()+"/version", nil)
+// get asks for a page and wants all of it.
+func (g *Gap) get(ctx context.Context, scheme, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+g.opts.Target.String()+path, nil)
 	if err != nil {
 		return err
 	}
@@ -176,6 +184,9 @@ func (g *Gap) version(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(resp.Status)
 	}

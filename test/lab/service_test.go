@@ -133,16 +133,22 @@ func testService(t *testing.T, family Family) {
 		t.Errorf("endpoint slices (-want +got):\n%s", diff)
 	}
 
-	// A Gap asks for connections, and those are the backend's to accept.
+	// A Gap asks for connections, and those are the backend's to accept, or for what it has to say.
 	must(t, svc.SetEndpoints(ctx, Ready(remote)))
 	for _, vip := range vips {
 		reach(remote, false)(t, netip.AddrPortFrom(vip, ServicePort))
 	}
-	gap, err := l.Client.StartGap(ctx, GapOptions{Target: netip.AddrPortFrom(vips[0], ServicePort)})
-	must(t, err)
+	var gaps []*Gap
+	for _, http := range []bool{false, true} {
+		gap, err := l.Client.StartGap(ctx, GapOptions{Target: netip.AddrPortFrom(vips[0], ServicePort), HTTP: http})
+		must(t, err)
+		gaps = append(gaps, gap)
+	}
 	must(t, remote.Kill())
-	must(t, Wait(ctx, "a connection fails", func() (bool, error) { return gap.Result().Failed > 0, nil }))
-	t.Log(gap.Stop())
+	for _, gap := range gaps {
+		must(t, Wait(ctx, "an attempt fails", func() (bool, error) { return gap.Result().Failed > 0, nil }))
+		t.Log(gap.Stop())
+	}
 
 	must(t, svc.Delete(ctx))
 	must(t, svc.Delete(ctx))
