@@ -118,7 +118,7 @@ func (h *hosts) join(t testing.TB, name string, mac MAC) {
 	h.settle(t, name)
 }
 
-// settle waits until a link has its carrier and the observer's end forwards.
+// settle waits until a link has its carrier, the observer's end forwards, and its bridge has heard of that.
 func (h *hosts) settle(t testing.TB, name string) {
 	t.Helper()
 	up := func(ns *namespace, name string) (up bool) {
@@ -132,7 +132,7 @@ func (h *hosts) settle(t testing.TB, name string) {
 		})
 		return up
 	}
-	eventually(t, "carrier of "+name, func() bool { return up(h.node, name) && up(h.observer, "to-"+name) })
+	eventually(t, "carrier of "+name, func() bool { return up(h.node, name) && up(h.observer, "to-"+name) && up(h.observer, "br0") })
 }
 
 func (h *hosts) delLink(t *testing.T, name string) {
