@@ -49,22 +49,16 @@ type Sentinel struct {
 	log          *slog.Logger
 	quick, clear *Prober
 	stir         chan struct{} // holds at most one token: on has changed
-	suspects     chan rival
+	suspects     chan claim
 	in           func(func()) // calls its argument where the wire is
 
 	mu     sync.Mutex // guards the fields below
 	on     bool
-	recent map[rival][]time.Time // claims by others
+	recent map[claim][]time.Time // claims by others
 
 	// The fields below belong to Run.
 	media map[medium]context.CancelFunc // that are listened to
 	next  int                           // of the VIPs, which is asked for next
-}
-
-// rival is somebody who claims an address.
-type rival struct {
-	addr netip.Addr
-	mac  MAC
 }
 
 // NewSentinel returns a Sentinel that does not watch.
@@ -73,9 +67,9 @@ func NewSentinel(o SentinelOptions) *Sentinel {
 		o: o, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
 		quick: NewProber(ProberOptions{Attempts: 1}),
 		clear: NewProber(ProberOptions{Interval: clearInterval}),
-		stir:  make(chan struct{}, 1), suspects: make(chan rival, sampleSize),
+		stir:  make(chan struct{}, 1), suspects: make(chan claim, sampleSize),
 		in:     func(f func()) { f() },
-		recent: map[rival][]time.Time{},
+		recent: map[claim][]time.Time{},
 		media:  map[medium]context.CancelFunc{},
 	}
 }
@@ -172,31 +166,30 @@ func (s *Sentinel) listen(ctx context.Context, work *sync.WaitGroup, held []vip.
 // heard notes a claim.
 func (s *Sentinel) heard(c claim) {
 	now := time.Now()
-	by := rival{c.addr, c.mac}
 	s.mu.Lock()
-	list := append(s.recent[by], now)
+	list := append(s.recent[c], now)
 	for now.Sub(list[0]) > rivalTime {
 		list = list[1:]
 	}
 	if len(s.recent) > 4*sampleSize*sampleSize { // hosts claim their own addresses all the time
 		clear(s.recent)
 	}
-	s.recent[by] = list
+	s.recent[c] = list
 	means := len(list) == rivalClaims
 	if means {
-		delete(s.recent, by)
+		delete(s.recent, c)
 	}
 	s.mu.Unlock()
 	if means {
 		select {
-		case s.suspects <- by:
+		case s.suspects <- c:
 		default: // he will be heard again
 		}
 	}
 }
 
 // suspect tells of somebody who means to have an address, if it is one of ours and he is not us.
-func (s *Sentinel) suspect(by rival) {
+func (s *Sentinel) suspect(by claim) {
 	for _, v := range s.o.Held() {
 		if v.Addr().WithZone("") != by.addr {
 			continue

@@ -143,9 +143,9 @@ func TestSentinelMindsNobodyElse(t *testing.T) {
 		mustProbe(t, h.observer, NewProber(ProberOptions{Interval: time.Millisecond}), "br0", "10.0.0.77")
 	}
 	silent(t, rivals, 500*time.Millisecond, "after probes")
-	by := rival{netip.MustParseAddr("10.0.0.10"), macA()}
+	by := claim{netip.MustParseAddr("10.0.0.10"), macA()}
 	for range 10 {
-		s.heard(claim{by.addr, by.mac})
+		s.heard(by)
 	}
 	silent(t, rivals, 500*time.Millisecond, "after claims of its own")
 	for range 3 {
