@@ -118,3 +118,45 @@ func TestRenewalFails(t *testing.T) {
 		r.node("eth0 10.1.0.0/32 ours 5s", "eth0 10.1.0.1/32 ours 5s")
 	})
 }
+
+// sluggish is a kernel that takes its time for each address that it does not have.
+type sluggish struct{ *fakeKernel }
+
+func (k sluggish) PutAll(puts []Put) []error {
+	for _, p := range puts {
+		if !k.has(p.VIP) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return k.fakeKernel.PutAll(puts)
+}
+
+// TestManyAreAdded: to add them all takes longer than the first are to last, and those are announced and renewed
+// meanwhile.
+func TestManyAreAdded(t *testing.T) {
+	for _, granted := range []string{"claimed and then granted", "granted and then claimed"} {
+		t.Run(granted, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.Table.kernel = sluggish{r.kernel}
+				r.kernel.onPut = nil
+				r.run()
+				if granted == "granted and then claimed" {
+					r.Grant("lease", r.in(3*time.Second))
+				}
+				r.Claim("svc", "lease", many(1000))
+				for second := range 10 {
+					r.Grant("lease", r.in(3*time.Second))
+					r.settle(time.Second)
+					if n := len(r.listener.announced()); second == 2 && (n < 300 || n >= 900) || second >= 7 && n != 1000 {
+						t.Errorf("%d are announced after %d s", n, second+1)
+					}
+				}
+				for _, line := range r.logs {
+					if !strings.Contains(line, "VIP added") {
+						t.Fatal(line)
+					}
+				}
+			})
+		})
+	}
+}
