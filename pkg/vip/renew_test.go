@@ -119,36 +119,51 @@ func TestRenewalFails(t *testing.T) {
 	})
 }
 
-// sluggish is a kernel that takes its time for each address that it does not have.
+// sluggish is a kernel that takes its time for each address that it does not have, but those of a crowd.
 type sluggish struct{ *fakeKernel }
 
 func (k sluggish) PutAll(puts []Put) []error {
 	for _, p := range puts {
-		if !k.has(p.VIP) {
-			time.Sleep(5 * time.Millisecond)
+		if p.VIP.Addr().As16()[13] == 7 && !k.has(p.VIP) {
+			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	return k.fakeKernel.PutAll(puts)
 }
 
-// TestManyAreAdded: to add them all takes longer than the first are to last, and those are announced and renewed
-// meanwhile.
+// TestManyAreAdded: to add them all takes longer than the first are to last. Those are announced and renewed meanwhile, and
+// so are others that were there.
 func TestManyAreAdded(t *testing.T) {
-	for _, granted := range []string{"claimed and then granted", "granted and then claimed"} {
-		t.Run(granted, func(t *testing.T) {
+	var vips []VIP
+	for i := range 500 {
+		vips = append(vips, on(fmt.Sprintf("10.7.%d.%d/32 eth0", i/250, i%250)))
+	}
+	for _, c := range []struct {
+		name         string
+		crowd        int
+		grantedFirst bool
+	}{
+		{"claimed and then granted", 0, false},
+		{"granted and then claimed", 0, true},
+		{"beside others", 250, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(r *rig) {
 				r.Table.kernel = sluggish{r.kernel}
 				r.kernel.onPut = nil
 				r.run()
-				if granted == "granted and then claimed" {
+				r.crowd(c.crowd)
+				if c.grantedFirst {
 					r.Grant("lease", r.in(3*time.Second))
 				}
-				r.Claim("svc", "lease", many(1000))
-				for second := range 10 {
+				r.settle(0)
+				r.Claim("svc", "lease", vips)
+				for second := range 12 {
 					r.Grant("lease", r.in(3*time.Second))
 					r.settle(time.Second)
-					if n := len(r.listener.announced()); second == 2 && (n < 300 || n >= 900) || second >= 7 && n != 1000 {
-						t.Errorf("%d are announced after %d s", n, second+1)
+					n := len(r.listener.announced()) - c.crowd
+					if second == 2 && (n < 100 || n >= 400) || second >= 9 && n != 500 {
+						t.Errorf("%d of 500 are announced after %d s", n, second+1)
 					}
 				}
 				for _, line := range r.logs {
