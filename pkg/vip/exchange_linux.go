@@ -30,7 +30,8 @@ func (n *Netlink) exchange(requests []*nl.NetlinkRequest) []error {
 func (n *Netlink) exchangeSome(requests []*nl.NetlinkRequest, errs []error) {
 	socket := n.sockets[unix.NETLINK_ROUTE].Socket
 	waiting := make(map[uint32]int, len(requests))
-	var out []byte
+	const each = 96 // nearly all of them
+	out := make([]byte, 0, len(requests)*each)
 	last := len(requests) - 1
 	for i, r := range requests {
 		waiting[r.Seq] = i

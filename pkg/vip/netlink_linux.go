@@ -596,7 +596,7 @@ func (n *Netlink) newAddress(l Link, v VIP, valid time.Duration, s scope, how in
 		b = attribute(b, unix.IFA_LABEL, nl.ZeroTerminated(l.Name+labelSuffix))
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_ACK|how)
-	req.AddRawData(b)
+	req.RawData = b
 	return req
 }
 
@@ -692,7 +692,7 @@ func (n *Netlink) takeOff(a Address) error {
 // delAddress is one RTM_DELADDR.
 func delAddress(at spot) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
-	req.AddRawData(addressMessage(at, unix.RT_SCOPE_UNIVERSE))
+	req.RawData = addressMessage(at, unix.RT_SCOPE_UNIVERSE)
 	return req
 }
 

@@ -103,7 +103,13 @@ type pass struct {
 	blind   error   // why addrs was not read, but is what is believed
 
 	borrowing map[VIP]struct{}
+
+	later []netip.Addr // are put when what was put is announced
 }
+
+// longestAdding is how long VIPs are added before they are announced and others are renewed. The kernel takes longer for
+// each the more it has: adding thousands may last longer than the first of them do.
+const longestAdding = 200 * time.Millisecond
 
 // of is what is wanted of an address; empty when nobody claims it.
 func (p *pass) of(addr netip.Addr) []want {
@@ -182,6 +188,10 @@ func (t *Table) pass() (stays error) {
 		}
 	}
 	t.seen, t.left, t.lastPass, t.holding = asked, left, time.Now(), p.holding
+	for _, addr := range p.later {
+		t.touched[addr] = struct{}{}
+		signal(t.wake)
+	}
 	close(t.passed)
 	t.passed = make(chan struct{})
 	t.mu.Unlock()
@@ -220,6 +230,7 @@ func (p *pass) put() {
 	}
 	was := p.lives
 	p.Table.lives = make(map[VIP]*life, len(was))
+	began := time.Now()
 	var puts batch
 	for i := range p.wants {
 		w := &p.wants[i]
@@ -239,6 +250,8 @@ func (p *pass) put() {
 			p.lives[w.vip] = l
 		case taken && !found:
 			p.did(Put{w.vip, valid}, now, found, notOurs(theirs, w.vip.Link))
+		case !found && now.Sub(began) > longestAdding:
+			p.later = append(p.later, w.vip.Addr())
 		default:
 			puts.add(w.vip, valid, found)
 		}

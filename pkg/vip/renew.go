@@ -104,15 +104,17 @@ func (t *Table) nextRenewal() time.Time {
 	return time.Time{}
 }
 
-// renewAll renews the lifetimes that are due before limit. What is not plain it leaves to the next pass, by false.
-func (t *Table) renewAll(ctx context.Context, limit time.Time) (done bool) {
-	for more := true; more && ctx.Err() == nil; {
-		// Who is new does not wait behind thousands that are renewed, and who has to go neither.
-		if !t.touch() {
+// plain makes the VIPs whose claims changed what they are to be, and renews the lifetimes that are due. What is not plain
+// it leaves to the next pass, by false.
+func (t *Table) plain(ctx context.Context) bool {
+	limit := time.Now().Add(together)
+	for first := true; ctx.Err() == nil; first = false {
+		// Who is new does not wait behind thousands that are renewed; but thousands that are new wait for those.
+		if (first || !t.adding) && !t.touch() {
 			return false
 		}
-		if more, done = t.renew(limit); !done {
-			return false
+		if more, done := t.renew(limit); !done || !more {
+			return done
 		}
 	}
 	return true
@@ -134,15 +136,17 @@ func (t *Table) renew(limit time.Time) (more, done bool) {
 		untils[i] = t.until(l.vip)
 	}
 	t.lastPass = time.Now()
+	done = !t.whole
 	t.mu.Unlock()
 
-	done = true
 	var puts batch
 	renewed := some[:0]
 	for i, l := range some {
 		// The clock is looked at here: this process may have been stopped in between.
 		valid := time.Until(untils[i])
 		switch {
+		case !done:
+			heap.Push(&t.queue, l)
 		case valid <= 0:
 			delete(t.lives, l.vip)
 			done = false

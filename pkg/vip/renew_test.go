@@ -118,3 +118,60 @@ func TestRenewalFails(t *testing.T) {
 		r.node("eth0 10.1.0.0/32 ours 5s", "eth0 10.1.0.1/32 ours 5s")
 	})
 }
+
+// sluggish is a kernel that takes its time for each address that it does not have, but those of a crowd.
+type sluggish struct{ *fakeKernel }
+
+func (k sluggish) PutAll(puts []Put) []error {
+	for _, p := range puts {
+		if p.VIP.Addr().As16()[13] == 7 && !k.has(p.VIP) {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return k.fakeKernel.PutAll(puts)
+}
+
+// TestManyAreAdded: to add them all takes longer than the first are to last. Those are announced and renewed meanwhile, and
+// so are others that were there.
+func TestManyAreAdded(t *testing.T) {
+	var vips []VIP
+	for i := range 500 {
+		vips = append(vips, on(fmt.Sprintf("10.7.%d.%d/32 eth0", i/250, i%250)))
+	}
+	for _, c := range []struct {
+		name         string
+		crowd        int
+		grantedFirst bool
+	}{
+		{"claimed and then granted", 0, false},
+		{"granted and then claimed", 0, true},
+		{"beside others", 250, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.Table.kernel = sluggish{r.kernel}
+				r.kernel.onPut = nil
+				r.run()
+				r.crowd(c.crowd)
+				if c.grantedFirst {
+					r.Grant("lease", r.in(3*time.Second))
+				}
+				r.settle(0)
+				r.Claim("svc", "lease", vips)
+				for second := range 12 {
+					r.Grant("lease", r.in(3*time.Second))
+					r.settle(time.Second)
+					n := len(r.listener.announced()) - c.crowd
+					if second == 2 && (n < 100 || n >= 400) || second >= 9 && n != 500 {
+						t.Errorf("%d of 500 are announced after %d s", n, second+1)
+					}
+				}
+				for _, line := range r.logs {
+					if !strings.Contains(line, "VIP added") {
+						t.Fatal(line)
+					}
+				}
+			})
+		})
+	}
+}

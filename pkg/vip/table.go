@@ -85,6 +85,7 @@ type Table struct {
 	shown     map[netip.Addr]bool // the VIPs that have a metric, and its value
 	borrowed  map[VIP]struct{}    // of holding, those whose address on the node is another's
 	troubled  string              // what trouble was told last; empty when that was nothing
+	adding    bool                // more VIPs were touched than are added in one go
 	leftovers bool                // an earlier life's addresses are left alone
 	lives     map[VIP]*life       // of what is held and ours
 	queue     lives               // the same in the order in which they are to be renewed
@@ -323,11 +324,11 @@ func (t *Table) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			continue
 		case <-t.wake:
-			if t.touch() {
+			if t.plain(ctx) {
 				continue
 			}
 		case <-timer.C:
-			if now := time.Now(); due.After(now) && !t.ended(began, now) && t.renewAll(ctx, now.Add(together)) {
+			if now := time.Now(); due.After(now) && !t.ended(began, now) && t.plain(ctx) {
 				continue
 			}
 		case <-t.stirred:

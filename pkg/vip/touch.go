@@ -46,8 +46,15 @@ func (t *Table) touch() (done bool) {
 			t.log.Info("VIP added", "vip", v.String(), "link", v.Link)
 		}
 	}
-	for _, w := range wants {
-		valid := time.Until(w.until)
+	t.adding = false
+	began := time.Now()
+	for i, w := range wants {
+		now := time.Now()
+		if now.Sub(began) > longestAdding && wants[i-1].vip.Addr() != w.vip.Addr() {
+			addrs, wants = t.later(addrs, w.vip.Addr()), wants[:i]
+			break
+		}
+		valid := w.until.Sub(now)
 		if valid <= 0 {
 			continue
 		}
@@ -95,6 +102,19 @@ func (t *Table) touch() (done bool) {
 	}
 	t.seen = asked
 	return true
+}
+
+// later leaves those of the addresses, which are sorted, that are not before one for the next time, and returns the others.
+func (t *Table) later(addrs []netip.Addr, first netip.Addr) []netip.Addr {
+	at, _ := slices.BinarySearchFunc(addrs, first, netip.Addr.Compare)
+	t.adding = true
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, addr := range addrs[at:] {
+		t.touched[addr] = struct{}{}
+	}
+	signal(t.wake)
+	return addrs[:at]
 }
 
 // replace puts what is held of some addresses, both sorted, in the place of what was. It returns our addresses that
