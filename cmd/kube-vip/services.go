@@ -80,7 +80,6 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	if w.c.Services.Guard {
 		f := filter.New(filter.Options{Table: filterTable(w.c.Node.Instance), Log: w.log, Registerer: w.registry})
 		options.Guard = guard{f, w.log}
-		options.Also = []pool.Port{{Number: w.c.ControlPlane.Port, Protocol: "TCP"}}
 		w.speakers = append(w.speakers, f)
 	}
 	w.services = svc.New(options)
@@ -186,6 +185,7 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 		DNSMode:   names.Mode(c.Network.DNSMode),
 		Exclude:   c.Services.ExcludeLabel == "honour",
 		Placement: servicesPlacement(c.Network, c.Services),
+		Also:      []pool.Port{{Number: c.ControlPlane.Port, Protocol: "TCP"}},
 		Log:       log, Registerer: registry,
 	}
 	var err error

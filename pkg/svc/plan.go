@@ -1,6 +1,7 @@
 package svc
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,7 +86,7 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 			no = outside(addr, o.Allowed)
 		}
 		if no.Code == "" {
-			if clash := f.Clash(addr); clash != "" {
+			if clash := cmp.Or(o.clash(s, addr), f.Clash(addr)); clash != "" {
 				no = refuse(RefusedClash, clash)
 			}
 		}

@@ -89,6 +89,10 @@ func TestOurs(t *testing.T) {
 	}
 }
 
+func ported(number int32, protocol corev1.Protocol) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.Ports = []corev1.ServicePort{{Port: number, Protocol: protocol}} }
+}
+
 func TestPlan(t *testing.T) {
 	const v4, v6 = corev1.IPv4Protocol, corev1.IPv6Protocol
 	cluster := clusterOf([]*corev1.Node{{
@@ -130,6 +134,10 @@ func TestPlan(t *testing.T) {
 		{name: "outside the allowed ranges", s: service("a", asking("10.0.1.10")), allowed: allowed, refused: "10.0.1.10: it is in none of the allowed ranges 10.0.0.0/24 (vip_allowed_ranges)", reason: "refused"},
 		{name: "inside the allowed ranges", s: service("a", asking("10.0.0.10")), allowed: allowed, addrs: "10.0.0.10", announced: true, candidate: true},
 		{name: "a port that is taken", s: service("a", asking("10.0.0.10")), clash: "10.0.0.10", refused: "10.0.0.10: taken", reason: "refused 10.0.0.10: taken"},
+		{name: "the API servers' port on the control plane's VIP", s: service("a", asking("10.0.0.9"), ported(6443, corev1.ProtocolTCP)), refused: "10.0.0.9: the control plane has 6443/TCP on 10.0.0.9 already", reason: "refused"},
+		{name: "the same by UDP", s: service("a", asking("10.0.0.9"), ported(6443, corev1.ProtocolUDP)), addrs: "10.0.0.9", announced: true, candidate: true},
+		{name: "another port there", s: service("a", asking("10.0.0.9"), ported(443, corev1.ProtocolTCP)), addrs: "10.0.0.9", announced: true, candidate: true},
+		{name: "the API servers' port elsewhere", s: service("a", asking("10.0.0.10"), ported(6443, "")), addrs: "10.0.0.10", announced: true, candidate: true},
 		{name: "a typing error", s: service("a", asking("10.0.0.300")), refused: "10.0.0.300: it is neither an IP address nor a DNS name", reason: "refused"},
 		{name: "DHCP", s: service("a", asking("0.0.0.0")), refused: "0.0.0.0: addresses from DHCP are not supported by this version", reason: "refused"},
 		{name: "loopback", s: service("a", asking("127.0.0.1")), refused: "127.0.0.1: it is not a unicast address that a network could reach", reason: "refused"},
@@ -167,7 +175,9 @@ func TestPlan(t *testing.T) {
 			if tc.endpoints != nil {
 				f.Endpoints = *tc.endpoints
 			}
-			p := plan(tc.s, Options{Allowed: tc.allowed}, f)
+			p := plan(tc.s, Options{Allowed: tc.allowed, Also: []pool.Port{{Number: 6443, Protocol: "TCP"}}, Elsewhere: func(a netip.Addr) (string, bool) {
+				return "plane", a == netip.MustParseAddr("10.0.0.9")
+			}}, f)
 			if !p.Ours {
 				t.Fatalf("not ours: %s", p.Reason)
 			}

@@ -1,5 +1,13 @@
 package svc
 
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
 // Refusal is an address that a Service is not to have, and why.
 type Refusal struct {
 	// Entry is what was asked for, as it was written.
@@ -17,6 +25,23 @@ func refuse(code RefusalCode, reason string) Refusal { return Refusal{Code: code
 func (r Refusal) of(entry string) Refusal {
 	r.Entry = entry
 	return r
+}
+
+// clash says which port of a Service is another's on an address that is held under another mandate: were it taken there,
+// the API servers could not be reached any more. It is empty when there is none.
+func (o Options) clash(s *corev1.Service, addr netip.Addr) string {
+	if o.Elsewhere == nil {
+		return ""
+	}
+	if _, elsewhere := o.Elsewhere(addr); !elsewhere {
+		return ""
+	}
+	for _, p := range tenant(s).Ports {
+		if slices.Contains(o.Also, p) {
+			return fmt.Sprintf("the control plane has %s on %s already", p, addr)
+		}
+	}
+	return ""
 }
 
 // RefusalCode is a kind of reason for a Refusal: what metrics count by.
@@ -57,6 +82,6 @@ func RefusalCodes() []Label {
 		{string(RefusedPodNetwork), "that asks for an address of the pods' networks"},
 		{string(RefusedServiceNetwork), "that asks for an address of the cluster IPs' network"},
 		{string(RefusedNotAllowed), "that asks for an address outside the allowed ranges"},
-		{string(RefusedClash), "one of whose ports another Service has on the address"},
+		{string(RefusedClash), "one of whose ports another Service, or the control plane, has on the address"},
 	}
 }

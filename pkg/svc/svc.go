@@ -79,9 +79,10 @@ type Options struct {
 	// Complete is called once all Services were looked at and claimed for the first time; may be nil. It must not block.
 	Complete func()
 	// Guard is told which ports of Services' addresses may be reached, before they are claimed and until they have gone;
-	// nil guards nothing. Also are the ports that may be reached besides on an address that is held under another mandate.
+	// nil guards nothing.
 	Guard Guard
-	Also  []pool.Port
+	// Also are the ports that an address has besides that is held under another mandate: no Service gets them there.
+	Also []pool.Port
 	// ReadOnly keeps the Controller from writing anything to a Service.
 	ReadOnly bool
 

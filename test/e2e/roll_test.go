@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -21,9 +24,8 @@ const (
 	requestEvery, questionEvery = 40 * time.Millisecond, 20 * time.Millisecond
 	// requestTimeout is below the second after which a client's kernel sends a SYN again: what is lost counts as lost.
 	requestTimeout = 500 * time.Millisecond
-	// worstGap bounds what one roll may cost an address, and worstShare the requests that fail in all, at ten times what
-	// was seen: an instance is rolled twice in a second. An address whose Lease had to expire would be silent for more
-	// than five seconds.
+	// worstGap bounds what one roll may cost who uses an address, and worstShare the requests that fail in all, at ten times
+	// what was seen. An instance is rolled in every second; less often, less of them would fail.
 	worstGap, worstShare = 4 * time.Second, 0.3
 )
 
@@ -60,8 +62,11 @@ func servicesRolled(t *testing.T, s *services) {
 		{"roll-local-b", nearer, 80, []func(*corev1.Service){local}},
 		{"roll-control-plane", s.VIPs, 80, tcp(80)},
 	}
+	var services []*lab.Service
 	for _, one := range all {
-		s.on(t, s.create(t, one.name, one.addrs, one.change...), one.addrs)
+		service := s.create(t, one.name, one.addrs, one.change...)
+		s.on(t, service, one.addrs)
+		services = append(services, service)
 	}
 
 	var loads []load
@@ -131,7 +136,31 @@ func servicesRolled(t *testing.T, s *services) {
 	if moves < rolls {
 		t.Errorf("the addresses moved %d times in %d rolls: what was rolled held nothing", moves, rolls)
 	}
+	for _, service := range services {
+		s.handedOver(t, service)
+	}
 	s.settled(t)
+}
+
+// handedOver checks that whenever a Service moved its Lease had been given up, and was not waited for.
+func (s *services) handedOver(t *testing.T, service *lab.Service) {
+	t.Helper()
+	client, err := s.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.CoreV1().Events(service.Namespace).List(within(t, patience), metav1.ListOptions{FieldSelector: "reason=" + svc.ReasonMoved + ",involvedObject.name=" + service.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) == 0 {
+		t.Errorf("no Event says that %s moved", service.Name)
+	}
+	for _, e := range list.Items {
+		if !strings.Contains(e.Message, " gave the Lease up, ") {
+			t.Errorf("%s: %s", service.Name, e.Message)
+		}
+	}
 }
 
 // roll stops an instance and starts it again, until it is ready, knows the Services, and everything has been served since

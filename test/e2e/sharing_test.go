@@ -129,6 +129,9 @@ func serviceSharedWithControlPlane(t *testing.T, s *services) {
 	clash := s.create(t, "beside-clash", s.VIPs, port(corev1.ProtocolTCP, number))
 	s.refused(t, clash, svc.ReasonRefused, "Service default/beside has 82/TCP on "+s.VIPs[0].String()+" already")
 
+	greedy := s.create(t, "beside-greedy", s.VIPs, port(corev1.ProtocolTCP, apiPort))
+	s.refused(t, greedy, svc.ReasonRefused, "the control plane has 6443/TCP on "+s.VIPs[0].String()+" already")
+
 	// They move together.
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
@@ -149,7 +152,7 @@ func serviceSharedWithControlPlane(t *testing.T, s *services) {
 	for _, v := range s.VIPs {
 		still = append(still, s.unbroken(t, next, v))
 	}
-	for _, one := range slices.Backward([]*lab.Service{service, clash}) {
+	for _, one := range slices.Backward([]*lab.Service{service, clash, greedy}) {
 		if err := one.Delete(within(t, patience)); err != nil {
 			t.Fatal(err)
 		}
