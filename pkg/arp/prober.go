@@ -102,7 +102,8 @@ type ear struct {
 
 // question is an address that somebody wants to know about.
 type question struct {
-	addr netip.Addr
+	addr   netip.Addr
+	having bool // only those count who have it
 	// news holds at most one token: macs has something new.
 	news chan struct{}
 	// macs are those who said that the address is theirs, guarded by the Prober's mu.
@@ -139,7 +140,7 @@ func NewProber(o ProberOptions) *Prober {
 // or becomes so; NET_RAW is missing; ctx ended. Then nothing is known about the address.
 func (p *Prober) Probe(ctx context.Context, link string, addr netip.Addr) (owner net.HardwareAddr, err error) {
 	addr = addr.Unmap().WithZone("")
-	if owner, err = p.probe(ctx, link, addr); err != nil {
+	if owner, err = p.find(ctx, link, addr, false); err != nil {
 		return nil, fmt.Errorf("probe %s: %w", addr, err)
 	}
 	if owner != nil {
@@ -150,7 +151,8 @@ func (p *Prober) Probe(ctx context.Context, link string, addr netip.Addr) (owner
 	return nil, nil
 }
 
-func (p *Prober) probe(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error) {
+// find is Probe, and with having heeds only those who have the address, not those who ask for it.
+func (p *Prober) find(ctx context.Context, link string, addr netip.Addr, having bool) (net.HardwareAddr, error) {
 	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
 		return nil, errors.New("not the address of a host on a network")
 	}
@@ -174,7 +176,7 @@ func (p *Prober) probe(ctx context.Context, link string, addr netip.Addr) (net.H
 		// A link that is gone took its groups with it.
 		defer e.port.conn.LeaveGroup(group[:])
 	}
-	q := p.pose(e, addr)
+	q := p.pose(e, addr, having)
 	defer p.withdraw(e, q)
 	return p.ask(ctx, e, q)
 }
@@ -395,8 +397,8 @@ func (p *Prober) fail(e *ear, err error) error {
 }
 
 // pose has what is heard about addr noted.
-func (p *Prober) pose(e *ear, addr netip.Addr) *question {
-	q := &question{addr: addr, news: make(chan struct{}, 1)}
+func (p *Prober) pose(e *ear, addr netip.Addr, having bool) *question {
+	q := &question{addr: addr, having: having, news: make(chan struct{}, 1)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.questions[addr] = append(e.questions[addr], q)
@@ -462,6 +464,9 @@ func (p *Prober) tell(e *ear, c claim) {
 		(*f)(c)
 	}
 	for _, q := range e.questions[c.addr] {
+		if q.having && !c.has {
+			continue
+		}
 		q.macs = append(q.macs, c.mac)
 		select {
 		case q.news <- struct{}{}:
@@ -563,6 +568,7 @@ func solicitedNode(addr netip.Addr) (MAC, error) {
 type claim struct {
 	addr netip.Addr
 	mac  MAC
+	has  bool // and is not only about to take it
 }
 
 // claimIn reads a frame that a stranger may have made in any way he likes. Frames with a VLAN tag make no claim.
@@ -593,9 +599,9 @@ func arpClaim(b []byte) (claim, bool) {
 		p.Operation != mdarp.OperationRequest && p.Operation != mdarp.OperationReply:
 		return claim{}, false
 	case !p.SenderIP.IsUnspecified():
-		return claim{p.SenderIP, MAC(p.SenderHardwareAddr)}, true
+		return claim{p.SenderIP, MAC(p.SenderHardwareAddr), true}, true
 	case p.Operation == mdarp.OperationRequest:
-		return claim{p.TargetIP, MAC(p.SenderHardwareAddr)}, true
+		return claim{p.TargetIP, MAC(p.SenderHardwareAddr), false}, true
 	}
 	return claim{}, false
 }
@@ -627,9 +633,9 @@ func ndpClaim(source MAC, b []byte) (claim, bool) {
 			return claim{}, false
 		}
 		if mac, ok := linkLayerAddress(m.Options, ndp.Target); ok {
-			return claim{m.TargetAddress, mac}, true
+			return claim{m.TargetAddress, mac, true}, true
 		}
-		return claim{m.TargetAddress, source}, true
+		return claim{m.TargetAddress, source, true}, true
 	case *ndp.NeighborSolicitation:
 		group, err := ndp.SolicitedNodeMulticast(m.TargetAddress)
 		if err != nil || !src.IsUnspecified() || dst != group || m.TargetAddress.IsMulticast() {
@@ -638,7 +644,7 @@ func ndpClaim(source MAC, b []byte) (claim, bool) {
 		if _, ok := linkLayerAddress(m.Options, ndp.Source); ok {
 			return claim{}, false
 		}
-		return claim{m.TargetAddress, source}, true
+		return claim{m.TargetAddress, source, false}, true
 	}
 	return claim{}, false
 }

@@ -15,19 +15,23 @@ import (
 const (
 	// lookEvery is the time between two questions of a Sentinel that watches.
 	lookEvery = time.Second
-	// sampleSize is how many of many addresses are asked for: who has one of a group's has them all.
+	// sampleSize is how many of many addresses Clear asks for: who has one of a group's has them all.
 	sampleSize = 16
+	// allSize is how many are asked for when somebody else has one: each may be another Lease's.
+	allSize = 1000
 
 	// clearInterval is the time between two probes of Clear, clearPause that between an answer and the next probe, and
 	// clearLimit how long somebody may go on to answer. A kernel that has an address answers within a millisecond, and
 	// who has given it up is rid of it within three seconds (a killed holder's is taken away by its kernel).
 	clearInterval = 40 * time.Millisecond
 	clearPause    = 50 * time.Millisecond
-	clearLimit    = 15 * time.Second
+	clearLimit    = 5 * time.Second
+	// unsureLimit is how long Clear tries to ask when that fails.
+	unsureLimit = 2 * time.Second
 
-	// Whoever claims an address that often in so short a time means to have it: it announces it anew, in a burst, or
+	// Whoever asks for an address that often in so short a time, as one who is about to take it, means to have it: he
 	// waits in Clear until nobody answers for it. A host that only looks whether it is free (RFC 5227 §1.1, RFC 4862
-	// §5.1, arping -D) claims it once in a second.
+	// §5.1, arping -D) asks once in a second.
 	rivalClaims = 3
 	rivalTime   = 500 * time.Millisecond
 )
@@ -54,7 +58,9 @@ type Sentinel struct {
 
 	mu     sync.Mutex // guards the fields below
 	on     bool
-	recent map[claim][]time.Time // claims by others
+	held   map[netip.Addr]bool   // whose claims matter
+	recent map[claim][]time.Time // claims of these
+	all    bool                  // somebody else has one of them: all are to be asked for
 
 	// The fields below belong to Run.
 	media map[medium]context.CancelFunc // that are listened to
@@ -92,46 +98,47 @@ func (s *Sentinel) Run(ctx context.Context) error {
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	ticker.Stop()
-	first := true
+	var tick <-chan time.Time // nil while it does not watch
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case by := <-s.suspects:
-			s.suspect(by)
+			s.suspect(ctx, by)
 			continue
 		case <-s.stir:
-		case <-ticker.C:
+		case <-tick:
 		}
 		s.mu.Lock()
 		on := s.on
 		s.mu.Unlock()
 		if !on {
-			ticker.Stop()
+			tick = nil
 			s.listen(ctx, &work, nil)
-			first = true
 			continue
 		}
-		if first {
-			ticker.Reset(lookEvery)
+		held := askable(s.o.Held())
+		s.mu.Lock()
+		all := tick == nil || s.all
+		s.all, s.held = false, make(map[netip.Addr]bool, len(held))
+		for _, v := range held {
+			s.held[bare(v.Addr())] = true
 		}
-		held := s.o.Held()
+		s.mu.Unlock()
+		tick = time.After(lookEvery)
 		s.listen(ctx, &work, held)
-		s.ask(ctx, held, first)
-		first = false
+		s.ask(ctx, held, all)
 	}
 }
+
+// bare is an address as frames have it.
+func bare(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
 // listen listens where there are VIPs, and nowhere else.
 func (s *Sentinel) listen(ctx context.Context, work *sync.WaitGroup, held []vip.VIP) {
 	wanted := map[medium]bool{}
 	for _, v := range held {
-		if v.Via != "" {
-			wanted[mediumOf(v.Via, v.Addr())] = true
-		}
+		wanted[mediumOf(v.Via, v.Addr())] = true
 	}
 	for m, stop := range s.media {
 		if !wanted[m] {
@@ -148,8 +155,12 @@ func (s *Sentinel) listen(ctx context.Context, work *sync.WaitGroup, held []vip.
 		work.Go(func() {
 			defer stop()
 			for failed := ""; ctx.Err() == nil; {
+				began := time.Now()
 				var err error
 				s.in(func() { err = s.quick.overhear(ctx, m, s.heard) })
+				if time.Since(began) > lookEvery { // it could for a while
+					failed = ""
+				}
 				if err != nil && err.Error() != failed {
 					failed = err.Error()
 					s.log.Warn("it can not be heard who else claims VIPs; trying again", "link", m.link, "err", err)
@@ -163,79 +174,96 @@ func (s *Sentinel) listen(ctx context.Context, work *sync.WaitGroup, held []vip.
 	}
 }
 
-// heard notes a claim.
+// heard notes a claim. It does not block.
 func (s *Sentinel) heard(c claim) {
 	now := time.Now()
 	s.mu.Lock()
-	list := append(s.recent[c], now)
-	for now.Sub(list[0]) > rivalTime {
-		list = list[1:]
-	}
-	if len(s.recent) > 4*sampleSize*sampleSize { // hosts claim their own addresses all the time
-		clear(s.recent)
-	}
-	s.recent[c] = list
-	means := len(list) == rivalClaims
-	if means {
-		delete(s.recent, c)
-	}
-	s.mu.Unlock()
-	if means {
-		select {
-		case s.suspects <- c:
-		default: // he will be heard again
-		}
-	}
-}
-
-// suspect tells of somebody who means to have an address, if it is one of ours and he is not us.
-func (s *Sentinel) suspect(by claim) {
-	for _, v := range s.o.Held() {
-		if v.Addr().WithZone("") != by.addr {
-			continue
-		}
-		s.in(func() {
-			if own, err := s.quick.ownMACs(); err == nil && !own[by.mac] {
-				s.o.Rival(by.addr, by.mac[:])
-			}
-		})
+	defer s.mu.Unlock()
+	if !s.held[c.addr] {
 		return
 	}
+	if !c.has {
+		list := append(s.recent[c], now)
+		for now.Sub(list[0]) > rivalTime {
+			list = list[1:]
+		}
+		if s.recent[c] = list; len(list) < rivalClaims {
+			return
+		}
+		delete(s.recent, c)
+	}
+	select {
+	case s.suspects <- c:
+	default: // he will be heard again
+	}
 }
 
-// ask asks the wire for one VIP, or at first for a sample of all.
-func (s *Sentinel) ask(ctx context.Context, held []vip.VIP, first bool) {
+// suspect tells of somebody who means to have an address, if he is not this node. Who says that he has it is asked.
+func (s *Sentinel) suspect(ctx context.Context, c claim) {
+	s.in(func() {
+		own, err := s.quick.ownMACs()
+		if err != nil || own[c.mac] {
+			return
+		}
+		if !c.has {
+			s.rival(c.addr, c.mac[:])
+			return
+		}
+		for _, v := range s.o.Held() {
+			if bare(v.Addr()) == c.addr {
+				s.question(ctx, v)
+				return
+			}
+		}
+	})
+}
+
+func (s *Sentinel) rival(addr netip.Addr, mac net.HardwareAddr) {
+	s.mu.Lock()
+	s.all = true
+	s.mu.Unlock()
+	s.o.Rival(addr, mac)
+}
+
+// question asks the wire who else has a VIP.
+func (s *Sentinel) question(ctx context.Context, v vip.VIP) {
+	owner, err := s.quick.find(ctx, v.Via, v.Addr(), true)
+	if err == nil && owner != nil {
+		s.rival(v.Addr(), owner)
+	}
+}
+
+// ask asks the wire for one VIP, or for all.
+func (s *Sentinel) ask(ctx context.Context, held []vip.VIP, all bool) {
 	if len(held) == 0 {
 		return
 	}
 	s.next++
 	list := []vip.VIP{held[s.next%len(held)]}
-	if first {
-		list = sample(held)
+	if all {
+		list = spread(held, allSize)
 	}
 	var asking sync.WaitGroup
 	for _, v := range list {
-		asking.Go(func() {
-			s.in(func() {
-				if mac, err := s.quick.Probe(ctx, v.Via, v.Addr()); err == nil && mac != nil {
-					s.o.Rival(v.Addr(), mac)
-				}
-			})
-		})
+		asking.Go(func() { s.in(func() { s.question(ctx, v) }) })
 	}
 	asking.Wait()
 }
 
 // Clear returns once nobody else on the wire answers for VIPs that are to be put on this node; or when somebody has
-// gone on to answer for too long, or ctx ends. Of many VIPs a sample is asked for. What can not be asked for is clear.
+// gone on to answer for too long, or ctx ends. Of many VIPs a sample is asked for. Where a link can not be asked by for
+// longer than a moment, nobody can be heard, and nobody answers.
 func (s *Sentinel) Clear(ctx context.Context, vips []vip.VIP) {
-	vips = sample(vips)
+	vips = spread(askable(vips), sampleSize)
 	for began := time.Now(); ; {
-		mac := s.anybody(ctx, vips)
-		switch {
-		case ctx.Err() != nil || mac == nil:
+		mac, err := s.anybody(ctx, vips)
+		switch took := time.Since(began); {
+		case ctx.Err() != nil, mac == nil && err == nil:
 			return
-		case time.Since(began) > clearLimit:
+		case mac == nil && took > unsureLimit:
+			s.log.Warn("VIPs are taken although it could not be asked who else has them", "err", err)
+			return
+		case mac != nil && took > clearLimit:
 			s.log.Warn("VIPs are taken although somebody else on the wire answers for them", "mac", mac.String())
 			return
 		}
@@ -246,38 +274,46 @@ func (s *Sentinel) Clear(ctx context.Context, vips []vip.VIP) {
 	}
 }
 
-// anybody is one who answers for any of some VIPs; nil when nobody does.
-func (s *Sentinel) anybody(ctx context.Context, vips []vip.VIP) (mac net.HardwareAddr) {
+// anybody is one who answers for any of some VIPs; nil when nobody does. The error says why not all could be asked for.
+func (s *Sentinel) anybody(ctx context.Context, vips []vip.VIP) (mac net.HardwareAddr, err error) {
 	var asking sync.WaitGroup
-	var mu sync.Mutex // guards mac
+	var mu sync.Mutex // guards the results
 	for _, v := range vips {
 		asking.Go(func() {
 			s.in(func() {
-				if owner, err := s.clear.Probe(ctx, v.Via, v.Addr()); err == nil && owner != nil {
-					mu.Lock()
-					defer mu.Unlock()
+				owner, failed := s.clear.Probe(ctx, v.Via, v.Addr())
+				mu.Lock()
+				defer mu.Unlock()
+				if failed != nil {
+					err = failed
+				}
+				if owner != nil {
 					mac = owner
 				}
 			})
 		})
 	}
 	asking.Wait()
-	return mac
+	return mac, err
 }
 
-// sample is some of a list, the first and the last among them, by which a link can be asked.
-func sample(vips []vip.VIP) (list []vip.VIP) {
-	var asked []vip.VIP
+// askable are the VIPs that neighbours can be asked for.
+func askable(vips []vip.VIP) (list []vip.VIP) {
 	for _, v := range vips {
 		if v.Via != "" && v.Via != "lo" {
-			asked = append(asked, v)
+			list = append(list, v)
 		}
 	}
-	if len(asked) <= sampleSize {
-		return asked
+	return list
+}
+
+// spread is at most so many of a list, the first and the last among them.
+func spread(vips []vip.VIP, most int) (list []vip.VIP) {
+	if len(vips) <= most {
+		return vips
 	}
-	for i := range sampleSize {
-		list = append(list, asked[i*(len(asked)-1)/(sampleSize-1)])
+	for i := range most {
+		list = append(list, vips[i*(len(vips)-1)/(most-1)])
 	}
 	return list
 }

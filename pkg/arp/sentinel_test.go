@@ -143,27 +143,61 @@ func TestSentinelMindsNobodyElse(t *testing.T) {
 		mustProbe(t, h.observer, NewProber(ProberOptions{Interval: time.Millisecond}), "br0", "10.0.0.77")
 	}
 	silent(t, rivals, 500*time.Millisecond, "after probes")
-	by := claim{netip.MustParseAddr("10.0.0.10"), macA()}
+	by := claim{netip.MustParseAddr("10.0.0.10"), macA(), false}
 	for range 10 {
 		s.heard(by)
 	}
 	silent(t, rivals, 500*time.Millisecond, "after claims of its own")
+	s.heard(claim{by.addr, MAC{2, 0, 0, 0, 9, 9}, true})
+	silent(t, rivals, 500*time.Millisecond, "after somebody said that he has it, who does not answer for it")
 	for range 3 {
-		s.heard(claim{by.addr, MAC{2, 0, 0, 0, 9, 9}})
+		s.heard(claim{by.addr, MAC{2, 0, 0, 0, 9, 9}, false})
 	}
 	told(t, rivals, "10.0.0.10 02:00:00:00:09:09", "after a burst")
 }
 
-func TestSample(t *testing.T) {
+// TestSentinelFindsAll: when another node turns out to have one of many VIPs all others are asked for, too.
+func TestSentinelFindsAll(t *testing.T) {
+	h := newSegment(t)
+	var addrs []string
+	for i := range 12 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{10, 0, 0, byte(50 + i)}).String())
+		own(t, h.node, "eth0", addrs[i])
+	}
+	s, rivals := sentinelOn(t, h.node, vips("eth0", addrs...))
+	s.Watch(true)
+	silent(t, rivals, 500*time.Millisecond, "at first")
+	for _, addr := range addrs {
+		own(t, h.observer, "br0", addr)
+	}
+	mac, err := net.ParseMAC(observerMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.heard(claim{netip.MustParseAddr(addrs[3]), MAC(mac), true})
+	found := map[string]bool{}
+	for began := time.Now(); len(found) < len(addrs) && time.Since(began) < 4*lookEvery; {
+		select {
+		case got := <-rivals:
+			found[got] = true
+		case <-time.After(lookEvery):
+		}
+	}
+	if len(found) != len(addrs) {
+		t.Errorf("told of %d of %d within %s: %v", len(found), len(addrs), 4*lookEvery, found)
+	}
+}
+
+func TestSpread(t *testing.T) {
 	var list []vip.VIP
 	for i := range 1000 {
 		list = append(list, vips("eth0", netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String())...)
 	}
-	got := sample(append(list, vip.VIP{Prefix: netip.MustParsePrefix("10.2.0.1/32"), Link: "lo", Via: "lo"}))
+	got := spread(askable(append(list, vip.VIP{Prefix: netip.MustParsePrefix("10.2.0.1/32"), Link: "lo", Via: "lo"})), sampleSize)
 	if len(got) != sampleSize || got[0] != list[0] || got[sampleSize-1] != list[999] {
 		t.Errorf("%v, want %d of them, the first and the last among them", got, sampleSize)
 	}
-	if got := sample(list[:3]); len(got) != 3 {
+	if got := spread(list[:3], sampleSize); len(got) != 3 {
 		t.Errorf("%d of 3", len(got))
 	}
 }

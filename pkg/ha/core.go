@@ -277,7 +277,7 @@ func (c *core) wrote(now, started time.Time, lease *coordinationv1.Lease) {
 	if older(lease.ResourceVersion, c.version) {
 		return // the watch has told us of somebody's later write already
 	}
-	broken, last := c.ours() && !c.fresh && !c.until.After(now), c.seen
+	broken, last := c.ours() && !c.fresh && !c.keep.wary && !c.until.After(now), c.seen
 	c.see(now, lease)
 	if c.holder() == c.id {
 		if broken {
@@ -311,20 +311,21 @@ func (c *core) decide(now time.Time) decision {
 	c.goOn(now)
 	d := c.choose(now)
 	switch {
-	case d.verdict == granted && c.unclear():
-		d.verdict, d.ask = undecided, true
-		if c.decided {
-			d.verdict = revoked
-		}
+	case d.verdict == granted && c.keep.wary:
+		d.verdict, d.ask = revoked, true
 		d.wake = earliest(d.wake, c.until)
 	case d.verdict == granted:
-		c.off, c.decided, c.keep.clear = false, true, true
-		d.wake = earliest(d.wake, c.until.Add(-c.margin()))
+		c.off, c.decided = false, true
+		end := c.until
+		if early := end.Add(-c.margin()); early.After(now) { // else it does not go on
+			end = early
+		}
+		d.wake = earliest(d.wake, end)
 	case d.verdict == revoked:
 		// Whatever becomes of our Lease and of a call under way, only a new renewal gives a mandate again: the
 		// Lease may be given up at any moment from now on.
 		c.until, c.decided = time.Time{}, true
-		c.keep.beyond, c.keep.clear = false, false
+		c.keep.beyond = false
 	}
 	d.beyond = c.keep.beyond
 	if d.write != writeNothing && now.Before(c.retry) {
@@ -503,7 +504,9 @@ func (c *core) released(now time.Time) *coordinationv1.Lease {
 	lease := c.lease.DeepCopy()
 	stamp := metav1.NewMicroTime(now)
 	lease.Spec.HolderIdentity = new("")
-	lease.Spec.LeaseDurationSeconds = new(int32(1))
+	if !c.keep.wary { // who is next looks himself
+		lease.Spec.LeaseDurationSeconds = new(int32(1))
+	}
 	lease.Spec.RenewTime, lease.Spec.AcquireTime = &stamp, &stamp
 	return lease
 }

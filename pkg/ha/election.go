@@ -419,7 +419,7 @@ func (e *Election) begin(ctx context.Context, work *sync.WaitGroup, d decision) 
 	if d.lease != nil {
 		e.core.writes(d.lease)
 	}
-	if e.company != nil && d.verdict != granted {
+	if e.company != nil && d.verdict != granted && !d.ask {
 		e.core.anchor = e.company.phases.next()
 	}
 	e.calling, e.claiming, e.abortCall = true, d.write == writeCreate || d.write == writeUpdate, cancel
@@ -461,9 +461,9 @@ func (e *Election) ended(d decision, started time.Time, verb string, lease *coor
 	now := time.Now()
 	switch {
 	case answers(err):
-		e.line.answered(started, now, now.Sub(started) > e.o.Timing.Retry)
+		e.line.answered(started, now, e.o.Timing.Retry)
 	case !aborted:
-		e.line.lost()
+		e.line.lost(started)
 	}
 	switch {
 	case err != nil && overtaken(err):

@@ -256,9 +256,7 @@ func (f *feed) failed(err error) {
 	first := !usual(err) && !f.failing
 	f.failing = f.failing || !usual(err)
 	f.mu.Unlock()
-	if !usual(err) {
-		f.line.lost()
-	}
+	f.line.lostSight(err)
 	if first {
 		f.log.Warn("the Leases can not be seen; trying again", "err", err)
 		return

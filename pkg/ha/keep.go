@@ -2,6 +2,7 @@ package ha
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -14,7 +15,7 @@ const (
 	// keepFor is how long at a time a mandate goes on for want of the API: who kills the process then is rid of its
 	// addresses in as much, rounded up to the kernel's second.
 	keepFor = 2 * time.Second
-	// keepMargin is how long before its end it does so at the earliest.
+	// keepMargin is how long before its end it does so first; then it does every half of that.
 	keepMargin = time.Second
 )
 
@@ -34,25 +35,26 @@ type Keeper struct {
 type keeping struct {
 	on     bool
 	beyond bool // the mandate goes on beyond its time
-	clear  bool // nobody else answers on the wire for what is granted
-	// orderly says that whoever had the Lease before us gave it up, and took the addresses off before.
-	orderly bool
-	reach   contact
+	wary   bool // who had the Lease before us may go on without it, and nobody has looked yet
+	reach  contact
 }
 
 // goOn has our mandate last a bit longer if it is about to end and there is no sign of another holder. One that is over
 // does not begin again: while this process was stopped, nobody has listened.
 func (c *core) goOn(now time.Time) {
 	leaving, _ := c.leaving()
-	if c.keep.on && !leaving && !c.stale && c.ours() && c.until.After(now) && c.until.Sub(now) <= c.margin() {
+	if c.keep.on && !c.keep.wary && !leaving && !c.stale && c.ours() && c.until.After(now) && c.until.Sub(now) <= c.margin() {
 		c.until, c.keep.beyond = now.Add(keepFor), true
 	}
 }
 
 // margin is how long before the end of a mandate it is looked at again.
 func (c *core) margin() time.Duration {
-	if !c.keep.on {
+	switch {
+	case !c.keep.on:
 		return 0
+	case c.keep.beyond:
+		return keepFor - keepMargin/2
 	}
 	return min(keepMargin, (c.timing.Renew-c.timing.Retry)/2)
 }
@@ -70,12 +72,13 @@ func (c *core) unsure() bool {
 	return c.keep.on && c.holder() != "" && (c.keep.reach.apart || c.keep.reach.last.Before(c.seen.Add(c.duration())))
 }
 
-// courtesy is until when a holder may speak up after an outage of the API: it tries again within twice the retry period.
+// courtesy is until when a holder may speak up after an outage of the API: a call of its own that hangs ends within half
+// the renew deadline, and it tries again within twice the retry period.
 func (c *core) courtesy() time.Time {
 	if !c.keep.on || c.keep.reach.back.IsZero() {
 		return time.Time{}
 	}
-	return c.keep.reach.back.Add(max(c.timing.Renew, 2*c.timing.Retry) + c.grace)
+	return c.keep.reach.back.Add(c.timing.Renew/2 + 2*c.timing.Retry + c.grace)
 }
 
 // contact is when the API answered this process. A holder's silence counts only when it had the time to speak up after
@@ -83,7 +86,8 @@ func (c *core) courtesy() time.Time {
 type contact struct {
 	last  time.Time // when the last call that was answered began
 	apart bool      // the API did not answer since
-	back  time.Time // when it answered again, or answered late
+	since time.Time // then, when the first call began that it did not answer
+	back  time.Time // when it answered again after an outage, or answered late
 }
 
 // line is the contact of all Elections of a company.
@@ -92,32 +96,45 @@ type line struct {
 	contact
 }
 
-func (l *line) lost() {
+// lost notes that the API has not answered a call.
+func (l *line) lost(began time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.apart = true
+	if !l.apart || began.Before(l.since) {
+		l.apart, l.since = true, began
+	}
 }
 
-// answered notes that the API has answered a call; late says that this took long.
-func (l *line) answered(began, now time.Time, late bool) {
+// lostSight notes that a watch could not be begun.
+func (l *line) lostSight(err error) {
+	switch now := time.Now(); {
+	case usual(err) || answers(err):
+	case errors.Is(err, context.DeadlineExceeded):
+		l.lost(now.Add(-listTimeout))
+	default:
+		l.lost(now)
+	}
+}
+
+// answered notes that the API has answered a call. It was away if it has answered none for longer than brief: one Lease
+// that can not be written, among others that can, is no outage.
+func (l *line) answered(began, now time.Time, brief time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if late || l.apart {
-		l.apart, l.back = false, now
+	since := began
+	if l.apart {
+		since = l.since
 	}
-	l.last = latest(l.last, began)
+	if now.Sub(latest(since, l.last)) > brief {
+		l.back = now
+	}
+	l.apart, l.last = false, latest(l.last, began)
 }
 
 func (l *line) get() contact {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.contact
-}
-
-// unclear says that somebody who had the Lease before us may go on without it, and that nobody has looked yet. A Lease
-// that we do not know a holder of may have been deleted under one.
-func (c *core) unclear() bool {
-	return c.keep.on && !c.keep.clear && !c.keep.orderly && c.lead.Why != Resumed
 }
 
 // orderly says that an instance gave its Lease up, as client-go's leaderelection and released do. Who empties it by hand
@@ -152,13 +169,13 @@ func (e *Election) look(ctx context.Context, work *sync.WaitGroup, ask bool) {
 		e.clearing()
 		e.clearing = nil
 	case ask && e.clearing == nil:
-		ctx, cancel := context.WithCancel(ctx)
+		asking, cancel := context.WithCancel(ctx)
 		e.clearing = cancel
 		work.Go(func() {
-			e.o.Keeper.Clear(ctx, e.o.Mandate)
-			e.send(ctx, func() {
-				if ctx.Err() == nil { // it is asked for still
-					e.core.keep.clear = true
+			e.o.Keeper.Clear(asking, e.o.Mandate)
+			e.send(asking, func() {
+				if asking.Err() == nil { // it is asked for still
+					e.core.keep.wary = false
 				}
 			})
 		})

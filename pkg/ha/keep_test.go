@@ -7,6 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // newKeepingSim has Elections whose mandates go on while the API does not answer.
@@ -234,7 +238,7 @@ func TestContest(t *testing.T) {
 	if d = c.decide(now); d.verdict == granted || !d.ask {
 		t.Fatalf("%+v, want the wire to be asked before it is granted", d)
 	}
-	c.keep.clear = true
+	c.keep.wary = false
 	if d = c.decide(now); d.verdict != granted || d.beyond {
 		t.Fatalf("%+v, want it granted for its time", d)
 	}
@@ -260,5 +264,87 @@ func TestContest(t *testing.T) {
 	c.wrote(now, now, d.lease)
 	if d = c.decide(now); d.verdict != granted {
 		t.Fatalf("%+v after the Lease was renewed, want it granted", d)
+	}
+}
+
+// TestLine: an outage is a time without any answer. One Lease that can not be written is none, and neither is an API
+// that refuses.
+func TestLine(t *testing.T) {
+	const brief = time.Second
+	start := time.Now()
+	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+	for _, test := range []struct {
+		name string
+		do   func(l *line)
+		back time.Time
+	}{
+		{"answers", func(l *line) { l.answered(at(0), at(0.1), brief); l.answered(at(9), at(9.1), brief) }, time.Time{}},
+		{"a late answer", func(l *line) { l.answered(at(0), at(1.5), brief) }, at(1.5)},
+		{"a late answer among others", func(l *line) { l.answered(at(1), at(1.1), brief); l.answered(at(0), at(1.5), brief) }, time.Time{}},
+		{"an outage", func(l *line) { l.lost(at(1)); l.lost(at(3)); l.answered(at(5), at(5.1), brief) }, at(5.1)},
+		{"a short one", func(l *line) { l.lost(at(1)); l.answered(at(1.5), at(1.6), brief) }, time.Time{}},
+		{"one that was noticed late", func(l *line) { l.lost(at(3)); l.lost(at(1)); l.answered(at(3.1), at(3.2), brief) }, at(3.2)},
+		{"one sick Lease", func(l *line) {
+			for i := range 20 {
+				l.lost(at(float64(2 * i)))
+				l.answered(at(float64(2*i)+0.5), at(float64(2*i)+0.6), brief)
+			}
+		}, time.Time{}},
+		{"a watch that is refused", func(l *line) {
+			l.lostSight(errEnded)
+			l.lostSight(apierrors.NewForbidden(coordinationv1.Resource("leases"), "", nil))
+			l.answered(time.Now().Add(time.Hour), time.Now().Add(time.Hour), brief)
+		}, time.Time{}},
+	} {
+		l := &line{}
+		test.do(l)
+		if got := l.get(); got.apart || !got.back.Equal(test.back) {
+			t.Errorf("%s: %+v, want it back at %v", test.name, got, test.back)
+		}
+	}
+}
+
+// TestWary: who was to hold a Lease and never looked at the wire does not pass for one who gave it up, or had it before.
+func TestWary(t *testing.T) {
+	now := time.Now()
+	c := &core{namespace: simNamespace, name: simLease, id: "b", timing: timings[0], grace: expiryGrace, keep: keeping{on: true}}
+	c.observe(now, renewedLease("a", "1", now))
+	now = now.Add(c.timing.Lease + expiryGrace)
+	c.keep.reach.last = now
+	accept := func(version string) decision {
+		d := c.decide(now)
+		if d.write != writeUpdate {
+			t.Fatalf("%+v, want the Lease written", d)
+		}
+		d.lease.ResourceVersion = version
+		c.writes(d.lease)
+		c.wrote(now, now, d.lease)
+		return c.decide(now)
+	}
+	if d := accept("2"); d.verdict == granted || !d.ask {
+		t.Fatalf("%+v, want the wire asked", d)
+	}
+	now = now.Add(c.timing.Renew - 100*time.Millisecond) // it does not go on without the API
+	if d := c.decide(now); d.beyond || d.verdict == granted {
+		t.Errorf("%+v shortly before the end of what was never granted", d)
+	}
+	now = now.Add(time.Second)
+	if d := accept("3"); d.verdict == granted || !d.ask {
+		t.Errorf("%+v when it is renewed after its time, want the wire asked", d)
+	}
+	c.stopping, c.off = true, true
+	if d := c.decide(now); d.write != writeRelease || orderly(d.lease) {
+		t.Errorf("%+v, want it given up so that the next one asks the wire", d)
+	}
+}
+
+// renewedLease is a Lease that somebody has just renewed.
+func renewedLease(id, version string, renewed time.Time) *coordinationv1.Lease {
+	stamp := metav1.NewMicroTime(renewed)
+	return &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: simNamespace, Name: simLease, ResourceVersion: version},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: new(id), LeaseDurationSeconds: new(int32(5)), RenewTime: &stamp, AcquireTime: &stamp,
+		},
 	}
 }

@@ -44,7 +44,7 @@ func (c *core) succeed(now time.Time, next string) {
 		c.giver = before
 	case next == c.id && !own:
 		c.lead, c.fresh = c.inherit(now), true
-		c.keep.orderly = orderly(c.lease)
+		c.keep.wary = c.keep.on && !orderly(c.lease) && c.lead.Why != Resumed
 	}
 }
 

@@ -50,7 +50,7 @@ func (c *core) errand(d decision, asked time.Time) (errand, time.Time) {
 	switch {
 	case leaving && (c.stopping || c.ours()):
 		return farewell, time.Time{}
-	case d.verdict == granted:
+	case d.verdict == granted || d.ask:
 		return renewal, c.until
 	case d.verdict == undecided: // the addresses of an earlier life stay no longer than the kernel lets them
 		return renewal, asked

@@ -1146,7 +1146,7 @@ func TestSimulationCanFail(t *testing.T) {
 		broken  func(*core, time.Time) decision
 	}{
 		{"who takes the Lease of one that fell silent waits for the wire", true, "as well", func(c *core, now time.Time) decision {
-			c.keep.clear = true
+			c.keep.wary = false
 			return c.decide(now)
 		}},
 		{"a mandate that was over does not go on", true, "as well", func(c *core, now time.Time) decision {

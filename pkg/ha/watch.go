@@ -60,9 +60,7 @@ func (e *Election) watch(ctx context.Context) {
 		},
 		failed: func(err error) {
 			e.log.Debug("watching the Lease ended; watching again", "err", err)
-			if !usual(err) {
-				e.line.lost()
-			}
+			e.line.lostSight(err)
 		},
 		silence: e.o.Timing.Lease, // a Lease that somebody holds is renewed several times in that
 		jitter:  e.jitter,
