@@ -1,8 +1,11 @@
 package vip
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -125,6 +128,81 @@ func BenchmarkTouch(b *testing.B) {
 				t.Unclaim("more")
 				if !t.touch() {
 					b.Fatal("left to a pass")
+				}
+			}
+		})
+	}
+}
+
+// told is a Speaker that tells of each call.
+type told chan int
+
+func (c told) Sync(present []VIP) error {
+	c <- len(present)
+	return nil
+}
+
+// BenchmarkOneMore is how long one more VIP takes from its claim to its announcement, beside many that are renewed under a
+// mandate of three seconds.
+func BenchmarkOneMore(b *testing.B) {
+	for _, count := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			_, n := realNode(b)
+			synced := make(told)
+			t := NewTable(Options{Kernel: n, Speakers: []Speaker{synced}})
+			var vips []VIP
+			for i := range count {
+				vips = append(vips, VIP{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)}), 32), Link: "eth0", Via: "eth0"})
+			}
+			grant := func() { t.Grant("m", time.Now().Add(3*time.Second)) }
+			t.Claim("bench", "m", vips[1:])
+			grant()
+			ctx, cancel := context.WithCancel(b.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- t.Run(ctx) }()
+			await := func(present int) {
+				for renewal := time.NewTicker(time.Second); ; {
+					select {
+					case <-renewal.C:
+						grant()
+					case got := <-synced:
+						if got == present {
+							renewal.Stop()
+							return
+						}
+					}
+				}
+			}
+			await(count - 1)
+			var took []time.Duration
+			for b.Loop() {
+				grant()
+				for pause := time.After(time.Duration(rand.IntN(1000)) * time.Millisecond); pause != nil; {
+					select {
+					case <-pause:
+						pause = nil
+					case <-synced:
+					}
+				}
+				began := time.Now()
+				t.Claim("more", "m", vips[:1])
+				await(count)
+				took = append(took, time.Since(began))
+				t.Unclaim("more")
+				await(count - 1)
+			}
+			slices.Sort(took)
+			for _, part := range []int{50, 90, 99} {
+				b.ReportMetric(float64(took[len(took)*part/100].Microseconds())/1000, fmt.Sprintf("ms-p%d", part))
+			}
+			cancel()
+			for ended != nil {
+				select {
+				case <-synced:
+				case err := <-ended:
+					if ended = nil; err != nil {
+						b.Error(err)
+					}
 				}
 			}
 		})
