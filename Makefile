@@ -57,8 +57,8 @@ lint: ## gofmt, go vet, staticcheck with all its checks
 .PHONY: test
 test: build parts tools ## every test; the lab's packages run one after another, for they measure time
 	@rc=0; \
-	go test -count=1 -timeout 40m $$(go list ./... | grep -v '/test/') || rc=1; \
-	go test -count=1 -timeout 40m -p 1 ./test/... || rc=1; \
+	go test -count=1 -timeout 70m $$(go list ./... | grep -v '/test/') || rc=1; \
+	go test -count=1 -timeout 70m -p 1 ./test/... || rc=1; \
 	exit $$rc
 
 .PHONY: test-short
