@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -20,15 +21,17 @@ const keeps = "kube_vip_leases_kept_without_api"
 func outage(t *testing.T, nodes ...*lab.Node) (end func()) {
 	t.Helper()
 	back := func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
 		for _, n := range nodes {
-			if err := n.APIBack(within(t, patience)); err != nil {
+			if err := n.APIBack(ctx); err != nil {
 				t.Error(err)
 			}
 		}
 	}
+	t.Cleanup(back) // whatever becomes of the test; it may be done twice
 	for _, n := range nodes {
 		if err := n.APIAway(within(t, patience), lab.AllAPIs); err != nil {
-			back()
 			t.Fatal(err)
 		}
 	}
