@@ -589,6 +589,8 @@ func (s *services) unbroken(t *testing.T, n *lab.Node, addr netip.Addr) (still f
 	}
 	return func() {
 		t.Helper()
+		// What was quick may have been over before the address was to be renewed: it lives as long as its mandate does.
+		wait(t, leaseDuration)
 		watch.Close()
 		seen := 0
 		for _, e := range watch.Events() {
