@@ -113,10 +113,7 @@ func serviceOutageOfHolder(t *testing.T, s *services) {
 	answers := s.watchAll(t, addrs)
 	end := outage(t, holder)
 	began := time.Now()
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	t.Logf("another node holds after %s", time.Since(began).Round(time.Millisecond))
 	wait(t, 5*time.Second)
 	next := s.answerer(t, addrs)

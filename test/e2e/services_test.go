@@ -130,6 +130,15 @@ func (s *services) on(t *testing.T, service *lab.Service, addrs []netip.Addr) *l
 	return holder
 }
 
+// leaves waits until one node holds an address, and not the one that did.
+func (s *services) leaves(t *testing.T, holder *lab.Node, addr netip.Addr) {
+	t.Helper()
+	eventually(t, "another node holds", func() (bool, error) {
+		nodes, err := s.Holders(addr)
+		return len(nodes) == 1 && nodes[0] != holder, err
+	})
+}
+
 // answersFor asks through each address, by TCP and UDP, until a backend has answered.
 func (s *services) answersFor(t *testing.T, addrs []netip.Addr) {
 	t.Helper()
@@ -293,10 +302,7 @@ func serviceMoves(t *testing.T, s *services) {
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	next := s.on(t, service, addrs)
 	s.answersFor(t, addrs)
 	moved := fmt.Sprintf("moved from node %s to node %s: %s; ", holder.Name, next.Name, join(addrs))
@@ -314,10 +320,7 @@ func serviceOutlivesItsNode(t *testing.T, s *services) {
 	if err := holder.Crash(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	next := s.on(t, service, addrs)
 	moved := fmt.Sprintf("moved from node %s to node %s: %s; ", holder.Name, next.Name, join(addrs))
 	s.event(t, service, svc.ReasonMoved, moved+"the Lease of "+holder.Name+" expired, nobody held it for at most ")
@@ -864,10 +867,7 @@ func TestOlderDaemonSet(t *testing.T) {
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	s.on(t, service, addrs)
 	s.answersFor(t, addrs)
 }

@@ -133,10 +133,7 @@ func serviceToldWithCause(t *testing.T, s *services) {
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	next := s.on(t, service, addrs)
 	before.Annotations[svc.HostAnnotation] = next.Name
 	before.Status.Conditions = s.told(t, service, nil).Status.Conditions
@@ -172,10 +169,7 @@ func serviceOthers(t *testing.T, s *services) {
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(addrs[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, addrs[0])
 	s.on(t, ours, addrs)
 	s.run(t, holder, lab.PodOptions{})
 	s.settled(t)
