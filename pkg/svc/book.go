@@ -16,7 +16,8 @@ import (
 // no two have the same port of the same protocol on it.
 type book struct {
 	*pool.Allocator
-	has     map[string]holding
+	holds   map[string]holding
+	shares  map[netip.Addr]int                 // how many Services have an address
 	waiting map[netip.Addr]map[string]struct{} // Services that were refused an address for another's sake
 	waits   map[string][]netip.Addr
 	hungry  map[string]struct{}      // Services for which no pool had an address left
@@ -33,7 +34,7 @@ type holding struct {
 }
 
 func newBook() *book {
-	return &book{Allocator: pool.NewAllocator(), has: map[string]holding{}, waiting: map[netip.Addr]map[string]struct{}{},
+	return &book{Allocator: pool.NewAllocator(), holds: map[string]holding{}, shares: map[netip.Addr]int{}, waiting: map[netip.Addr]map[string]struct{}{},
 		waits: map[string][]netip.Addr{}, hungry: map[string]struct{}{}, freed: map[netip.Addr]time.Time{}}
 }
 
@@ -65,7 +66,7 @@ func (b *book) clash(t pool.Service, addr netip.Addr) string {
 
 // set says what a Service has now. It returns those who were waiting for what it has no more.
 func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
-	before := b.has[t.Name]
+	before := b.holds[t.Name]
 	for _, a := range before.addrs {
 		if !slices.Contains(addrs, a) {
 			b.freed[a] = time.Now()
@@ -81,12 +82,20 @@ func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 			free = append(free, slices.Collect(maps.Keys(b.hungry))...)
 		}
 	}
+	for _, a := range before.addrs {
+		if b.shares[a]--; b.shares[a] == 0 {
+			delete(b.shares, a)
+		}
+	}
+	for _, a := range addrs {
+		b.shares[a]++
+	}
 	if len(addrs) == 0 {
-		delete(b.has, t.Name)
+		delete(b.holds, t.Name)
 		b.Release(t.Name)
 		return free
 	}
-	b.has[t.Name] = holding{addrs: slices.Clone(addrs), ports: t.Ports}
+	b.holds[t.Name] = holding{addrs: slices.Clone(addrs), ports: t.Ports}
 	b.Use(t, addrs)
 	for _, a := range addrs {
 		if delete(b.waiting[a], t.Name); len(b.waiting[a]) == 0 {
@@ -110,6 +119,9 @@ func (b *book) forget(name string) (free []string) {
 	delete(b.hungry, name)
 	return free
 }
+
+// has says whether a Service has addr.
+func (b *book) has(addr netip.Addr) bool { return b.shares[addr] > 0 }
 
 // lately says whether a node of ours may still answer for addr, since some Service had it a moment ago.
 func (b *book) lately(addr netip.Addr) bool {

@@ -275,7 +275,7 @@ func TestBook(t *testing.T) {
 	}
 	k.forget("shop/x")
 	k.forget("shop/z")
-	if n := fmt.Sprint(len(k.has), len(k.waiting), len(k.waits), len(k.hungry), k.Addrs("shop/x"), k.Addrs("shop/y")); n != "0 0 0 0 [] []" {
+	if n := fmt.Sprint(len(k.holds), len(k.shares), len(k.waiting), len(k.waits), len(k.hungry), k.Addrs("shop/x"), k.Addrs("shop/y")); n != "0 0 0 0 0 [] []" {
 		t.Errorf("something is left: %s: %+v", n, k)
 	}
 }

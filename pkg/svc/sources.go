@@ -155,8 +155,7 @@ type sources struct {
 }
 
 func newSources(o Options) *sources {
-	in := func(n string) string { return n } // the namespace of Services; empty is all
-	namespace := in(o.Rules.Namespace)
+	namespace := o.Rules.Namespace // of Services; empty is all
 	core, discovery, networking := o.Client.CoreV1(), o.Client.DiscoveryV1(), o.Client.NetworkingV1()
 	s := &sources{
 		services: newSource(o.Log, "services", "", "no Service can get an address", core.Services(namespace), &corev1.Service{}, nil, nil),

@@ -86,11 +86,12 @@ type stranger struct {
 	until time.Time
 }
 
-// outcome is what came of a trial.
+// outcome is what came of a trial: the addresses were written, or somebody on the wire has one, or it failed.
 type outcome struct {
-	addr netip.Addr // that a stranger has
-	mac  net.HardwareAddr
-	err  error
+	version string     // of the Service for which they were tried
+	addr    netip.Addr // that somebody has, with this hardware address
+	mac     net.HardwareAddr
+	err     error
 }
 
 func newSupply(o Options, again func(string)) *supply {
@@ -202,9 +203,16 @@ func (s *supply) outcome(key string) (outcome, bool) {
 	return o, is
 }
 
-// try asks the wire for the new ones of vips, and if nobody has them writes all of them to the Service. What came of it
-// is an outcome, and the Service is looked at again.
-func (s *supply) try(service *corev1.Service, vips []vip.VIP, known []netip.Addr) {
+// forget forgets what came of a trial for a Service that is gone.
+func (s *supply) forget(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.outcomes, key)
+}
+
+// try asks the wire for those of vips that no Service has, and if nobody has them writes all of vips to the Service.
+// What came of it is an outcome, and the Service is looked at again.
+func (s *supply) try(service *corev1.Service, vips []vip.VIP, had []netip.Addr) {
 	s.mu.Lock()
 	ctx := s.ctx
 	s.mu.Unlock()
@@ -218,10 +226,11 @@ func (s *supply) try(service *corev1.Service, vips []vip.VIP, known []netip.Addr
 		case <-ctx.Done():
 			return
 		}
-		o := s.trial(ctx, service, vips, known)
+		o := s.trial(ctx, service, vips, had)
 		if ctx.Err() != nil {
 			return
 		}
+		o.version = service.ResourceVersion
 		s.mu.Lock()
 		s.outcomes[key(service)] = o
 		s.mu.Unlock()
@@ -229,11 +238,11 @@ func (s *supply) try(service *corev1.Service, vips []vip.VIP, known []netip.Addr
 	})
 }
 
-func (s *supply) trial(ctx context.Context, service *corev1.Service, vips []vip.VIP, known []netip.Addr) outcome {
+func (s *supply) trial(ctx context.Context, service *corev1.Service, vips []vip.VIP, had []netip.Addr) outcome {
 	var addrs []netip.Addr
 	for _, v := range vips {
 		addrs = append(addrs, v.Addr())
-		if slices.Contains(known, v.Addr()) {
+		if slices.Contains(had, v.Addr()) {
 			continue
 		}
 		mac, err := s.o.Prober.Probe(ctx, v.Via, v.Addr())
@@ -280,6 +289,9 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if o, is := c.supply.outcome(name); is {
 		r.trying = false
 		switch {
+		case o.version != s.ResourceVersion: // what was found may have been a node of ours, and what was written is here
+		case o.err == nil && o.mac == nil, apierrors.IsConflict(o.err):
+			r.awaited = s.ResourceVersion // the Service is another one already, and is on its way here
 		case o.mac != nil && c.book.lately(o.addr):
 			c.queue.AddAfter(name, freedAgain) // it is one of our own nodes, which has not heard yet
 			return "", ""
@@ -288,15 +300,14 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 			text := fmt.Sprintf("%s is in use by a stranger with the hardware address %s: another one is tried", o.addr, o.mac)
 			c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
 			c.writer.events.warn(s, ReasonInUse, text)
-		case apierrors.IsConflict(o.err):
-		case o.err != nil:
+		default:
 			c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
 			r.failed = true
 			c.queue.AddRateLimited(name)
 			return ReasonNoAddress, oneLine(o.err)
 		}
 	}
-	if r.trying {
+	if r.trying || r.awaited == s.ResourceVersion {
 		return "", ""
 	}
 	if !c.leads(c.o.Mandate) || c.o.ReadOnly {
@@ -326,7 +337,7 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 		vips[i] = place.VIP
 	}
 	r.trying = true
-	c.supply.try(s, vips, p.Addrs)
+	c.supply.try(s, vips, slices.DeleteFunc(answer.Addrs, func(a netip.Addr) bool { return !slices.Contains(p.Addrs, a) && !c.book.has(a) }))
 	return "", ""
 }
 

@@ -169,9 +169,10 @@ type entry struct {
 	state   State     // as counted
 	codes   []RefusalCode
 
-	said   string // the last reason that was logged
-	trying bool   // addresses out of a pool are being tried
-	failed bool   // they could not be tried or written, and will be again
+	said    string // the last reason that was logged
+	trying  bool   // addresses out of a pool are being tried
+	awaited string // the version of the Service from which they were written: the next one has them
+	failed  bool   // they could not be tried or written, and will be again
 }
 
 // New returns a Controller that claims nothing. Run does the work.
@@ -521,7 +522,7 @@ func (c *Controller) facts(key string, s *corev1.Service, r *entry) Facts {
 
 // use notes what the Service is to have.
 func (c *Controller) use(key string, s *corev1.Service, r *entry, p Plan) {
-	if !r.trying { // what is being tried is the Service's already
+	if !r.trying && r.awaited != s.ResourceVersion { // what is being tried, or on its way, is the Service's already
 		for _, waiting := range c.book.set(tenant(s), p.Addrs) {
 			c.queue.Add(waiting)
 		}
@@ -557,6 +558,7 @@ func (c *Controller) unuse(key string, addrs []netip.Addr) {
 
 // forget takes the claims of a Service back and gives its addresses to those who wait for them.
 func (c *Controller) forget(key string, r *entry) {
+	c.supply.forget(key)
 	if r == nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -114,6 +115,31 @@ func servicePools(t *testing.T, s *services) {
 		t.Fatal(err)
 	}
 	s.on(t, taken, global)
+}
+
+// servicePoolShared: with allow-share one address does for Services with other ports, wherever it is held and whoever
+// gives it out, and is free when the last of them goes.
+func servicePoolShared(t *testing.T, s *services) {
+	addrs, next := s.addrs(60), s.addrs(61)
+	inStore := s.namespace(t, "store")
+	defer s.pool(t, map[string]string{"range-store": listed(addrs, next), "allow-share-store": "true"})()
+	const several = 4
+	var sharing []*lab.Service
+	for i := range several {
+		sharing = append(sharing, s.create(t, fmt.Sprintf("pool-shared-%d", i), nil, inStore, port(corev1.ProtocolTCP, 80+int32(i))))
+		s.on(t, sharing[i], addrs)
+	}
+	clashes := s.create(t, "pool-shared-clash", nil, inStore, port(corev1.ProtocolTCP, 80))
+	s.on(t, clashes, next)
+	for _, service := range sharing {
+		s.on(t, service, addrs)
+		if err := service.Delete(within(t, patience)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.nobody(t, addrs)
+	again := s.create(t, "pool-shared-again", nil, inStore, port(corev1.ProtocolTCP, 80))
+	s.on(t, again, addrs)
 }
 
 // serviceFamilyOrder: the status lists the families in the order of the Service, and one that prefers two has one where the

@@ -258,6 +258,7 @@ func testServices(t *testing.T, s *services) {
 		{"told when there is a cause", serviceToldWithCause},
 		{"out of a pool", servicePool},
 		{"out of the pool of its namespace", servicePools},
+		{"out of a pool, and shared", servicePoolShared},
 		{"by a name", serviceNamed},
 		{"externalTrafficPolicy Local", serviceLocal},
 		{"deleted while we were down", serviceDeletedUnseen},

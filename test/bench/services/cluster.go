@@ -35,7 +35,7 @@ const (
 	metricsURL = "http://127.0.0.1:2112/metrics"
 
 	// The limits of waits; that of what grows with the Services is limit.
-	createLimit = 5 * time.Minute
+	createLimit = 15 * time.Minute
 	readyLimit  = time.Minute
 	// quietLimit is how long the traffic after a start may last: Events are written slowly, and thousands queue.
 	quietLimit = 5 * time.Minute
