@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -140,6 +141,9 @@ func (a *Access) Clientset(name string, qps float32, burst int) (kubernetes.Inte
 		QPS:       qps,
 		Burst:     burst,
 		UserAgent: a.opts.UserAgent,
+		// The kinds of Kubernetes itself; what does not speak protobuf may answer in JSON.
+		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf,
+			AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
 	}
 	c, err := kubernetes.NewForConfigAndClient(cfg, a.HTTPClient(name))
 	if err != nil {
