@@ -87,7 +87,7 @@ func rows() []row {
 		{key: restartLink, what: "start of all three again → every address on a node", show: seconds},
 		{key: restartWire, what: "start of all three again → every address announced", show: seconds},
 		{key: churnGoroutines, what: "goroutines before and after 1 000 Services more came and went", show: plain, bounds: map[int]float64{whatever: 5}},
-		{key: churnHeap, what: "the same, heap in use", show: megabytes, bounds: map[int]float64{whatever: 5e6}},
+		{key: churnHeap, what: "the same, live heap", show: megabytes, bounds: map[int]float64{whatever: 5e6}},
 		{key: churnRSS, what: "the same, memory (RSS)", show: megabytes, bounds: map[int]float64{whatever: 15e6}},
 	}
 }
