@@ -14,8 +14,8 @@ import (
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
-// keeper has Services' addresses stay where they are while the API does not answer: the wire is watched for others
-// that claim them then.
+// keeper has Services' addresses stay where they are while the API does not answer: the wire is watched closely for
+// others that claim them then.
 type keeper struct {
 	table    *vip.Table
 	sentinel *arp.Sentinel
@@ -27,14 +27,13 @@ type keeper struct {
 	kept map[string]struct{}
 }
 
-func newKeeper(table *vip.Table, log *slog.Logger, registry prometheus.Registerer, contest func(mandate string)) *keeper {
-	k := &keeper{table: table, contest: contest, log: log, kept: map[string]struct{}{},
+func newKeeper(table *vip.Table, sentinel *arp.Sentinel, log *slog.Logger, registry prometheus.Registerer, contest func(mandate string)) *keeper {
+	k := &keeper{table: table, sentinel: sentinel, contest: contest, log: log, kept: map[string]struct{}{},
 		mandates: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kube_vip_leases_kept_without_api",
 			Help: "Leases whose addresses stay on this node beyond the time for which they were renewed, since the API does not answer.",
 		})}
 	registry.MustRegister(k.mandates)
-	k.sentinel = arp.NewSentinel(arp.SentinelOptions{Held: table.Holding, Rival: k.rival, Log: log})
 	return k
 }
 
@@ -67,8 +66,8 @@ func (k *keeper) note(mandate string, beyond bool) {
 	}
 }
 
-// rival ends what is kept of a VIP that somebody else claims.
-func (k *keeper) rival(addr netip.Addr, mac net.HardwareAddr) {
+// rival ends what is kept of a VIP that somebody else claims, and says whether there was anything.
+func (k *keeper) rival(addr netip.Addr, mac net.HardwareAddr) bool {
 	var contested []string
 	k.mu.Lock()
 	for _, mandate := range k.table.Mandates(addr) {
@@ -82,4 +81,5 @@ func (k *keeper) rival(addr netip.Addr, mac net.HardwareAddr) {
 			"vip", addr.String(), "mac", mac.String(), "lease", mandate)
 		k.contest(mandate)
 	}
+	return len(contested) > 0
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -151,13 +152,16 @@ type wiring struct {
 	registry          *prometheus.Registry
 	network           *vip.Netlink
 	table             *vip.Table
+	sentinel          *arp.Sentinel
 	own               *ownAddresses
 	access            *kube.Access
 	renewals, watches kubernetes.Interface
 	members           *ha.Members
 	plane             *cp.ControlPlane // nil without a control plane
 	services          *svc.Controller  // nil without Services
-	looked            atomic.Bool      // all Services were looked at
+	keeper            *keeper          // nil without Services
+	rivals            *rivals
+	looked            atomic.Bool // all Services were looked at
 	fit               *fitness
 	version           string
 }
@@ -199,7 +203,9 @@ func (p *program) wireAll(w *wiring) (err error) {
 	if w.renewals, w.watches, err = clients(w.access); err != nil {
 		return err
 	}
-	w.speakers = []runner{w.table, announcer}
+	w.rivals = newRivals(w.log, w.registry, w.contested)
+	w.sentinel = arp.NewSentinel(arp.SentinelOptions{Held: w.table.Holding, Rival: w.met, Alone: w.rivals.gone, Log: w.log})
+	w.speakers = []runner{w.table, announcer, w.sentinel}
 	if c.ControlPlane.Enable {
 		if err := p.wireControlPlane(w); err != nil {
 			return err
@@ -264,6 +270,21 @@ func (w *wiring) heard(present []vip.VIP) error {
 		return nil
 	}
 	return w.services.Sync(present)
+}
+
+// met takes the word on somebody else who has a VIP of this node, or means to have it.
+func (w *wiring) met(addr netip.Addr, mac net.HardwareAddr, has bool) {
+	if w.keeper != nil && w.keeper.rival(addr, mac) || !has {
+		return
+	}
+	w.rivals.met(addr, mac)
+}
+
+// contested tells the Services who else has a VIP.
+func (w *wiring) contested(addr netip.Addr, mac net.HardwareAddr) {
+	if w.services != nil {
+		w.services.Contested(addr, mac)
+	}
 }
 
 // listener is a vip.Speaker that only listens.

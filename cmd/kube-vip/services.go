@@ -66,14 +66,14 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	}
 	options.Lacks = func(list []string) { w.members.SetLacks(list) }
 	var fleet *ha.Fleet
-	keeper := newKeeper(w.table, w.log, w.registry, func(mandate string) {
+	w.keeper = newKeeper(w.table, w.sentinel, w.log, w.registry, func(mandate string) {
 		if mandate == lease {
 			election.Contest()
 			return
 		}
 		fleet.Contest(mandate)
 	})
-	if fleet, err = w.fleet(keeper.options()); err != nil {
+	if fleet, err = w.fleet(w.keeper.options()); err != nil {
 		return err
 	}
 	options.Leases, options.Others = fleet, others
@@ -86,7 +86,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	election = ha.NewElection(ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
 		Renewals: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
-		Granter: w.table, AwaitHealth: true, Keeper: keeper.options(),
+		Granter: w.table, AwaitHealth: true, Keeper: w.keeper.options(),
 		Led: func(l ha.Lead) { w.services.Led(lease, l) },
 		Log: w.log, Registerer: w.registry,
 	})
@@ -98,7 +98,6 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		w.members.SetHealth(ha.Healthy, "")
 		w.deciders = append(w.deciders, w.members)
 	}
-	w.speakers = append(w.speakers, keeper.sentinel)
 	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election, fleet)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,8 +14,11 @@ import (
 )
 
 const (
-	// lookEvery is the time between two questions of a Sentinel that watches.
-	lookEvery = time.Second
+	// lookEvery is the time between two questions of a Sentinel that watches closely, and lookSeldom that of one that does
+	// not: each of some VIPs is asked for once in roundTime, and of many so many in a turn that neighbours hardly notice.
+	lookEvery  = time.Second
+	lookSeldom = 5 * time.Second
+	roundTime  = 30 * time.Second
 	// sampleSize is how many of many addresses Clear asks for: who has one of a group's has them all.
 	sampleSize = 16
 	// allSize is how many are asked for when somebody else has one: each may be another Lease's.
@@ -40,18 +44,24 @@ const (
 type SentinelOptions struct {
 	// Held are the VIPs that are present on this node.
 	Held func() []vip.VIP
-	// Rival is told of somebody else on the wire who has a VIP that this node has, or means to have it. It must not block.
-	Rival func(addr netip.Addr, mac net.HardwareAddr)
+	// Rival is told of somebody else on the wire who has a VIP that this node has, each time he is found, or who only means
+	// to have it. It must not block.
+	Rival func(addr netip.Addr, mac net.HardwareAddr, has bool)
+	// Alone is told of a VIP that somebody else had, by Rival, and has no more, or this node itself has not. It must not
+	// block; nil means that it does not matter.
+	Alone func(addr netip.Addr)
 	// Log is where it is told what can not be watched; nil means nowhere.
 	Log *slog.Logger
 }
 
-// Sentinel finds out whether anybody else on the wire has the VIPs of this node. It needs the capability NET_RAW. Its
-// methods may be called from any goroutine, before and while Run works.
+// Sentinel finds out whether anybody else on the wire has the VIPs of this node: it asks for them in turn, and listens
+// while it watches closely. It needs the capability NET_RAW. Its methods may be called from any goroutine, before and
+// while Run works.
 type Sentinel struct {
 	o            SentinelOptions
 	log          *slog.Logger
 	quick, clear *Prober
+	seldom       time.Duration
 	stir         chan struct{} // holds at most one token: on has changed
 	suspects     chan claim
 	in           func(func()) // calls its argument where the wire is
@@ -61,26 +71,31 @@ type Sentinel struct {
 	held   map[netip.Addr]bool   // whose claims matter
 	recent map[claim][]time.Time // claims of these
 	all    bool                  // somebody else has one of them: all are to be asked for
+	met    map[netip.Addr]bool   // the VIPs that somebody else has
 
 	// The fields below belong to Run.
 	media map[medium]context.CancelFunc // that are listened to
 	next  int                           // of the VIPs, which is asked for next
 }
 
-// NewSentinel returns a Sentinel that does not watch.
+// NewSentinel returns a Sentinel that does not watch closely.
 func NewSentinel(o SentinelOptions) *Sentinel {
+	if o.Alone == nil {
+		o.Alone = func(netip.Addr) {}
+	}
 	return &Sentinel{
 		o: o, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
-		quick: NewProber(ProberOptions{Attempts: 1}),
-		clear: NewProber(ProberOptions{Interval: clearInterval}),
-		stir:  make(chan struct{}, 1), suspects: make(chan claim, sampleSize),
+		quick:  NewProber(ProberOptions{Attempts: 1}),
+		clear:  NewProber(ProberOptions{Interval: clearInterval}),
+		seldom: lookSeldom,
+		stir:   make(chan struct{}, 1), suspects: make(chan claim, sampleSize),
 		in:     func(f func()) { f() },
-		recent: map[claim][]time.Time{},
-		media:  map[medium]context.CancelFunc{},
+		recent: map[claim][]time.Time{}, met: map[netip.Addr]bool{},
+		media: map[medium]context.CancelFunc{},
 	}
 }
 
-// Watch has the wire watched from now on, or not any more. It does not block.
+// Watch has the wire watched closely from now on, or not any more. It does not block.
 func (s *Sentinel) Watch(on bool) {
 	s.mu.Lock()
 	s.on = on
@@ -92,14 +107,15 @@ func (s *Sentinel) Watch(on bool) {
 	}
 }
 
-// Run watches while it is to, until ctx ends.
+// Run asks, and listens while it is to, until ctx ends.
 func (s *Sentinel) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var tick <-chan time.Time // nil while it does not watch
-	for {
+	tick := time.NewTimer(s.seldom)
+	defer tick.Stop()
+	for watched := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -107,28 +123,74 @@ func (s *Sentinel) Run(ctx context.Context) error {
 			s.suspect(ctx, by)
 			continue
 		case <-s.stir:
-		case <-tick:
-		}
-		s.mu.Lock()
-		on := s.on
-		s.mu.Unlock()
-		if !on {
-			tick = nil
-			s.listen(ctx, &work, nil)
-			continue
+		case <-tick.C:
 		}
 		held := askable(s.o.Held())
-		s.mu.Lock()
-		all := tick == nil || s.all
-		s.all, s.held = false, make(map[netip.Addr]bool, len(held))
-		for _, v := range held {
-			s.held[bare(v.Addr())] = true
+		on, all := s.turn(held)
+		switch {
+		case !on:
+			s.listen(ctx, &work, nil)
+			s.ask(ctx, s.some(held))
+			tick.Reset(s.seldom)
+		case all || !watched:
+			s.listen(ctx, &work, held)
+			s.ask(ctx, spread(held, allSize))
+			tick.Reset(lookEvery)
+		default:
+			s.listen(ctx, &work, held)
+			s.ask(ctx, s.take(held, 1))
+			tick.Reset(lookEvery)
 		}
-		s.mu.Unlock()
-		tick = time.After(lookEvery)
-		s.listen(ctx, &work, held)
-		s.ask(ctx, held, all)
+		watched = on
 	}
+}
+
+// turn begins a look: it says whether to watch closely, and whether to ask for all of what is held.
+func (s *Sentinel) turn(held []vip.VIP) (on, all bool) {
+	s.mu.Lock()
+	on, all = s.on, s.all
+	s.all, s.held = false, make(map[netip.Addr]bool, len(held))
+	for _, v := range held {
+		s.held[bare(v.Addr())] = true
+	}
+	var gone []netip.Addr
+	for addr := range s.met {
+		if !s.held[addr] {
+			delete(s.met, addr)
+			gone = append(gone, addr)
+		}
+	}
+	s.mu.Unlock()
+	for _, addr := range gone {
+		s.o.Alone(addr)
+	}
+	return on, all
+}
+
+// some are those to ask for at leisure: the next ones, and some that somebody else had at the last look.
+func (s *Sentinel) some(held []vip.VIP) []vip.VIP {
+	rounds := int(roundTime / lookSeldom)
+	list := s.take(held, min((len(held)+rounds-1)/rounds, sampleSize))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.met) == 0 {
+		return list
+	}
+	for _, v := range held {
+		if s.met[bare(v.Addr())] && !slices.Contains(list, v) && len(list) < 2*sampleSize {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// take are the next n.
+func (s *Sentinel) take(held []vip.VIP, n int) (list []vip.VIP) {
+	for range min(n, len(held)) {
+		s.next++
+		list = append(list, held[s.next%len(held)])
+	}
+	return list
 }
 
 // bare is an address as frames have it.
@@ -206,7 +268,7 @@ func (s *Sentinel) suspect(ctx context.Context, c claim) {
 			return
 		}
 		if !c.has {
-			s.rival(c.addr, c.mac[:])
+			s.rival(c.addr, c.mac[:], false)
 			return
 		}
 		for _, v := range s.o.Held() {
@@ -218,31 +280,40 @@ func (s *Sentinel) suspect(ctx context.Context, c claim) {
 	})
 }
 
-func (s *Sentinel) rival(addr netip.Addr, mac net.HardwareAddr) {
+func (s *Sentinel) rival(addr netip.Addr, mac net.HardwareAddr, has bool) {
 	s.mu.Lock()
 	s.all = true
+	if has {
+		s.met[bare(addr)] = true
+	}
 	s.mu.Unlock()
-	s.o.Rival(addr, mac)
+	s.o.Rival(addr, mac, has)
+}
+
+// alone notes that nobody else has a VIP.
+func (s *Sentinel) alone(addr netip.Addr) {
+	s.mu.Lock()
+	was := s.met[bare(addr)]
+	delete(s.met, bare(addr))
+	s.mu.Unlock()
+	if was {
+		s.o.Alone(addr)
+	}
 }
 
 // question asks the wire who else has a VIP.
 func (s *Sentinel) question(ctx context.Context, v vip.VIP) {
-	owner, err := s.quick.find(ctx, v.Via, v.Addr(), true)
-	if err == nil && owner != nil {
-		s.rival(v.Addr(), owner)
+	switch owner, err := s.quick.find(ctx, v.Via, v.Addr(), true); {
+	case err != nil: // nothing is known
+	case owner != nil:
+		s.rival(v.Addr(), owner, true)
+	default:
+		s.alone(v.Addr())
 	}
 }
 
-// ask asks the wire for one VIP, or for all.
-func (s *Sentinel) ask(ctx context.Context, held []vip.VIP, all bool) {
-	if len(held) == 0 {
-		return
-	}
-	s.next++
-	list := []vip.VIP{held[s.next%len(held)]}
-	if all {
-		list = spread(held, allSize)
-	}
+// ask asks the wire for VIPs.
+func (s *Sentinel) ask(ctx context.Context, list []vip.VIP) {
 	var asking sync.WaitGroup
 	for _, v := range list {
 		asking.Go(func() { s.in(func() { s.question(ctx, v) }) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rivals chan string) {
 	t.Helper()
 	rivals = make(chan string, 100)
-	s = NewSentinel(SentinelOptions{Held: func() []vip.VIP { return held }, Rival: func(addr netip.Addr, mac net.HardwareAddr) {
+	s = NewSentinel(SentinelOptions{Held: func() []vip.VIP { return held }, Rival: func(addr netip.Addr, mac net.HardwareAddr, _ bool) {
 		rivals <- addr.String() + " " + mac.String()
-	}})
+	}, Alone: func(addr netip.Addr) { rivals <- addr.String() + " alone" }})
+	s.seldom = time.Hour
 	s.in = func(f func()) {
 		done := make(chan struct{})
 		ns.spawn(func() {
@@ -123,6 +125,59 @@ func TestSentinelAsks(t *testing.T) {
 		<-rivals
 	}
 	silent(t, rivals, 1500*time.Millisecond, "when it does not watch")
+}
+
+// TestSentinelAtLeisure: a host that takes an address later is found without close watching, and so is that it has given it
+// up; each VIP is asked for in its turn.
+func TestSentinelAtLeisure(t *testing.T) {
+	for _, family := range []string{"10.0.0.", "2001:db8::"} {
+		t.Run(family, func(t *testing.T) {
+			h := newSegment(t)
+			var addrs []string
+			for i := range 9 {
+				addrs = append(addrs, family+strconv.Itoa(50+i))
+				own(t, h.node, "eth0", addrs[i])
+			}
+			s, rivals := sentinelOn(t, h.node, vips("eth0", addrs...))
+			s.Watch(false) // the first look
+			silent(t, rivals, 300*time.Millisecond, "when nobody is there")
+			own(t, h.observer, "br0", addrs[7])
+			turns := 0
+			for ; len(rivals) == 0 && turns < 10; turns++ {
+				s.Watch(false)
+				time.Sleep(300 * time.Millisecond)
+			}
+			told(t, rivals, addrs[7]+" "+observerMAC, "after "+strconv.Itoa(turns)+" turns")
+			if turns > 5 { // two a turn
+				t.Errorf("%d turns for %d VIPs", turns, len(addrs))
+			}
+			s.Watch(false)
+			told(t, rivals, addrs[7]+" "+observerMAC, "in the next turn")
+			disown(t, h.observer, "br0", addrs[7])
+			s.Watch(false)
+			told(t, rivals, addrs[7]+" alone", "when he has given it up")
+			s.Watch(false)
+			silent(t, rivals, 300*time.Millisecond, "after that")
+		})
+	}
+}
+
+// TestSentinelSome: of few VIPs each is asked for within roundTime, of many not more than neighbours bear.
+func TestSentinelSome(t *testing.T) {
+	for _, tc := range []struct{ held, met, want int }{{0, 0, 0}, {1, 0, 1}, {6, 0, 1}, {7, 0, 2}, {90, 0, 15}, {10000, 0, sampleSize}, {10000, 1, sampleSize + 1}, {10000, 1000, 2 * sampleSize}} {
+		var held []vip.VIP
+		s := NewSentinel(SentinelOptions{})
+		for i := range tc.held {
+			addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+			held = append(held, vips("eth0", addr.String())...)
+			if i >= tc.held-tc.met {
+				s.met[addr] = true
+			}
+		}
+		if got := s.some(held); len(got) != tc.want {
+			t.Errorf("%d held, %d met: %d asked for, want %d", tc.held, tc.met, len(got), tc.want)
+		}
+	}
 }
 
 // TestSentinelMindsNobodyElse: a host that looks once whether the address is free, as RFC 5227 has it, is answered by the

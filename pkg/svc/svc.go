@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -252,6 +253,18 @@ func (c *Controller) Sync(present []vip.VIP) error {
 	}
 	c.present, c.here = present, now
 	return nil
+}
+
+// Contested warns of a host that answers for an address as this node does, on each Service that has it.
+func (c *Controller) Contested(addr netip.Addr, mac net.HardwareAddr) {
+	c.mu.Lock()
+	keys := slices.Sorted(maps.Keys(c.users[addr]))
+	c.mu.Unlock()
+	for _, key := range keys {
+		if s := c.sources.service(key); s != nil {
+			c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by a stranger with the hardware address %s as well as by node %s: some neighbours reach the stranger", addr, mac, c.o.Node))
+		}
+	}
 }
 
 // wake has every Service looked at that is to have addr. mu is held.

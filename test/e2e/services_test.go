@@ -241,6 +241,7 @@ func testServices(t *testing.T, s *services) {
 			{"a second family, and back", serviceUpgraded},
 			{"a second family out of a pool, and back", serviceUpgradedByPool},
 			{"the families in another order, and one that is not there", serviceFamilyOrder},
+			{"a stranger takes the addresses later", serviceContested},
 			{"every instance rolled", servicesRolled},
 		}
 	}

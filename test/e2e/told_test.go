@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +186,44 @@ func serviceOthers(t *testing.T, s *services) {
 			t.Errorf("%s is not ours, and was changed (-before +after):\n%s", one.Name, diff)
 		}
 	}
+}
+
+// serviceContested: a stranger takes the addresses of a Service later. He is told of with his hardware address, by an
+// Event, the log and a metric; the Service stays where it is; and when he has gone that is seen too.
+func serviceContested(t *testing.T, s *services) {
+	addrs := s.addrs(62)
+	service := s.create(t, "contested", addrs)
+	holder := s.on(t, service, addrs)
+	const metric = "kube_vip_vips_contested"
+	contested := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s of %s is %d", metric, holder, want), func() (bool, error) {
+			samples, err := s.pods[holder].Metrics(within(t, patience), metricsURL)
+			value, is := samples[metric]
+			return is && value == float64(want), err
+		})
+	}
+	contested(0)
+	for _, a := range addrs {
+		if err := s.Client.AddAddress(s.Client.Link, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Client.RemoveAddress(s.Client.Link, netip.PrefixFrom(a, a.BitLen())) // it may have been already
+	}
+	contested(len(addrs))
+	for _, a := range addrs {
+		s.event(t, service, svc.ReasonInUse, fmt.Sprintf("%s is in use by a stranger with the hardware address %s as well as by node %s", a, s.Client.MAC, holder.Name))
+		if _, err := s.pods[holder].WaitLog(within(t, patience), "vip="+a.String()+" mac="+s.Client.MAC.String()); err != nil {
+			t.Error(err)
+		}
+	}
+	if now := s.on(t, service, addrs); now != holder {
+		t.Errorf("%s held, and now %s does", holder, now)
+	}
+	for _, a := range addrs {
+		if err := s.Client.RemoveAddress(s.Client.Link, netip.PrefixFrom(a, a.BitLen())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contested(0)
 }
