@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -162,5 +164,71 @@ func (s *services) takeOff(t *testing.T, n *lab.Node, addr netip.Addr) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestServicesOutageOfWorkers: instances on workers alone lose the API while it works, and Services are deleted, changed and
+// created meanwhile. What was deleted is held until the API is back, and then it goes; nothing else moves.
+func TestServicesOutageOfWorkers(t *testing.T) {
+	for placement, flags := range map[string][]string{"leader": nil, "lease": {"--servicesElection"}} {
+		t.Run(placement, func(t *testing.T) {
+			l := lab.New(t, lab.Options{Nodes: 3, ControlPlanes: 1, Family: lab.Dual})
+			flags = append([]string{"--services", "--arp"}, flags...)
+			if err := l.Nodes[0].Apply(within(t, patience), generate(t, append([]string{"manifest", "rbac"}, flags...)...), false); err != nil {
+				t.Fatal(err)
+			}
+			s := &services{cluster: &cluster{Lab: l, pods: map[*lab.Node]*lab.Pod{}, manifest: generate(t, append([]string{"manifest", "daemonset", "--inCluster"}, flags...)...)}}
+			workers := l.Nodes[1:]
+			for _, n := range workers {
+				s.run(t, n, lab.PodOptions{})
+			}
+			endpointless := func(o *corev1.Service) { o.Annotations[svc.EndpointlessAnnotation] = "true" }
+			stays, goes, changes, comes := s.addrs(2), s.addrs(3), s.addrs(4), s.addrs(5)
+			create := func(name string, addrs []netip.Addr) *lab.Service {
+				t.Helper()
+				service, err := l.CreateService(within(t, patience), name, asking(addrs), endpointless)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return service
+			}
+			kept, deleted, changed := create("kept", stays), create("deleted", goes), create("changed", changes)
+			holder := s.on(t, kept, stays)
+			of := s.on(t, deleted, goes)
+			s.on(t, changed, changes)
+			answers := s.watchAll(t, stays)
+
+			end := outage(t, workers...)
+			wait(t, 7*time.Second) // longer than the Lease
+			if err := deleted.Delete(within(t, patience)); err != nil {
+				t.Fatal(err)
+			}
+			moved := s.addrs(6)
+			if err := changed.Change(within(t, patience), func(o *corev1.Service) {
+				o.Annotations[svc.AddressesAnnotation] = asking(moved)[svc.AddressesAnnotation]
+			}); err != nil {
+				t.Fatal(err)
+			}
+			created := create("created", comes)
+			wait(t, 3*time.Second)
+			for _, a := range goes {
+				if has, err := of.Has(a); err != nil || !has {
+					t.Errorf("%s, which nobody can know to be deleted, is on %s: %t (%v)", a, of, has, err)
+				}
+			}
+			end()
+			s.nobody(t, goes)
+			s.nobody(t, changes)
+			s.on(t, changed, moved)
+			s.on(t, created, comes)
+			if now := s.on(t, kept, stays); now != holder {
+				t.Errorf("%s held before the outage, and %s does after it", holder, now)
+			}
+			for i, a := range answers() {
+				if a.Max > 1 || !slices.Equal(a.Owners, []string{holder.Name}) || a.Silence > time.Second {
+					t.Errorf("%s: answered by %v, %d at once, silent for %s; want %s alone, all the time", stays[i], a.Owners, a.Max, a.Silence, holder)
+				}
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 // Services measures in a lab what kube-vip does with thousands of Services: how long after a start every status is
 // written, what one more costs, what an instance uses at rest, and what happens when the holder vanishes. It prints
-// tables, and writes them into its section of docs/benchmarks.md with a picture of the growth beside it.
+// tables, and writes them into its sections of docs/benchmarks.md, one for each placement, with a picture of the growth
+// beside it.
 package main
 
 import (
@@ -138,8 +139,16 @@ func joined(numbers []int) string {
 	return strings.Join(texts, ",")
 }
 
-// section names ours of the page.
-const section = "make bench-services"
+// command brings our sections about.
+const command = "make bench-services"
+
+// section names that of a placement.
+func section(placement string) string {
+	if placement == byLeader {
+		return command
+	}
+	return command + " -placement " + placement
+}
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, err := parse(args, stderr)
@@ -155,25 +164,42 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	r, err := measureAll(ctx, c, log)
-	if err != nil {
-		return err
+	var failures []error
+	for _, placement := range c.placements {
+		one := c
+		one.placements = []string{placement}
+		r, err := measureAll(ctx, one, log)
+		if err != nil {
+			return errors.Join(append(failures, err)...)
+		}
+		failures = append(failures, r.failures()...)
+		if err := r.write(log); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(stdout, r.markdown()); err != nil {
+			return err
+		}
 	}
-	page := r.markdown()
-	if c.out != "" {
-		picture := filepath.Join(filepath.Dir(c.out), pictureName)
+	return errors.Join(failures...)
+}
+
+// write writes the report to where its config says.
+func (r *report) write(log *slog.Logger) error {
+	if r.config.out == "" {
+		return nil
+	}
+	if len(r.leader) > 0 {
+		picture := filepath.Join(filepath.Dir(r.config.out), pictureName)
 		if err := os.WriteFile(picture, []byte(r.picture()), 0o644); err != nil {
 			return err
 		}
-		if err := measure.Write(c.out, section, page); err != nil {
-			return err
-		}
-		log.Info("written", "file", c.out, "picture", picture)
+		log.Info("written", "picture", picture)
 	}
-	if _, err := io.WriteString(stdout, page); err != nil {
+	if err := measure.Write(r.config.out, section(r.placement()), r.markdown()); err != nil {
 		return err
 	}
-	return errors.Join(r.failures()...)
+	log.Info("written", "file", r.config.out)
+	return nil
 }
 
 // measureAll takes every measurement. One that fails is told of in the report; an error means that nothing can be.

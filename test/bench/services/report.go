@@ -340,16 +340,23 @@ func (c config) command() string {
 		flags = append(flags, "-placement "+strings.Join(c.placements, ","))
 	}
 	if len(flags) == 0 {
-		return section
+		return command
 	}
-	return section + " BENCHFLAGS='" + strings.Join(flags, " ") + "'"
+	return command + " BENCHFLAGS='" + strings.Join(flags, " ") + "'"
 }
 
-// markdown is our section of docs/benchmarks.md.
+// placement is the one that was measured.
+func (r *report) placement() string { return r.config.placements[0] }
+
+// markdown is the section of docs/benchmarks.md.
 func (r *report) markdown() string {
 	m := r.machine
+	title := "Services under one Lease"
+	if r.placement() == byLease {
+		title = "Services with a Lease each"
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `## Services
+	fmt.Fprintf(&b, `## %s
 
 Measured by `+"`%s`"+` on %s, in %d minutes. It needs root.
 
@@ -359,7 +366,7 @@ Measured by `+"`%s`"+` on %s, in %d minutes. It needs root.
 | kube-vip | %s, built with %s; ARP, three instances as a DaemonSet; lease duration, renew deadline and retry period 5, 3 and 1 s (the defaults) unless it says otherwise |
 | cluster | one node with etcd and kube-apiserver %s, three workers, as network namespaces on one bridge |
 
-`, r.config.command(), r.began.Format(time.DateOnly), int(r.took.Round(time.Minute).Minutes()), m, m.Version, m.Golang, m.Kubernetes)
+`, title, r.config.command(), r.began.Format(time.DateOnly), int(r.took.Round(time.Minute).Minutes()), m, m.Version, m.Golang, m.Kubernetes)
 
 	if missed := r.missed(); len(missed) > 0 {
 		b.WriteString("**Bounds that were missed in this run:**\n\n")
@@ -369,41 +376,44 @@ Measured by `+"`%s`"+` on %s, in %d minutes. It needs root.
 	} else {
 		b.WriteString("Every bound was met in this run.\n")
 	}
-	if len(r.leader) > 0 {
+	if r.placement() == byLeader {
 		fmt.Fprintf(&b, `
-### One Lease for all Services
-
 ![time, CPU and memory by the number of Services](%s)
 
 %s`, pictureName, r.leaderTable())
-	}
-	if len(r.lease) > 0 {
+	} else {
 		fmt.Fprintf(&b, `
-### A Lease for each Service
-
 With `+"`--servicesElection`"+`.
 
 %s`, r.leaseTable())
 	}
 	fmt.Fprintf(&b, `
-### How Services were measured
+### How they were measured
 
 - The bench creates the Services, each with an address of its own by annotation and without node ports, and an EndpointSlice with
   a ready endpoint on each worker. Nothing else acts on them: no kube-proxy, no controllers. %d are created at a time.
 - Start: three instances start at the same moment in a cluster whose Services have no status. A Service has its status when its
   ingress names the address, vipHost a node, and the condition is true, seen by one watch. Addresses are those of the kernel's
   notifications, announcements those of a capture on the bridge; times are those of reading.
-- One more Service: created %d times and deleted again. Its EndpointSlice is there already, and the time begins when the API
+`, creators)
+	if r.placement() == byLeader {
+		fmt.Fprintf(&b, `- One more Service: created %d times and deleted again. Its EndpointSlice is there already, and the time begins when the API
   server has answered, or when the bench's own watch shows the Service if that is sooner.
-- At rest: CPU and memory are those of /proc over %s, with probes as in the manifest, after the last Event was written (Events
+- Creations and deletions: what /metrics of the instance says that grew most, up to %s after the last deletion; the live heap
+  is that of the last collection.
+`, r.config.samples, churnLimit)
+	}
+	fmt.Fprintf(&b, `- At rest: CPU and memory are those of /proc over %s, with probes as in the manifest, after the last Event was written (Events
   leave slowly). Requests are the API server's own counters, less what it counts with as many Services and no instance.
 - Vanishes: the switch's port goes down and every process of the worker is killed. The Lease is won when a watch shows the new holder.
-- Creations and deletions: what /metrics of the instance says that grew most, up to %s after the last deletion.
 - MB is a million bytes. The API server, etcd, the three instances and the bench share these %d cores.
 
 ¹ Of the existing kube-vip 1.2.3, in an earlier run on such a machine with three nodes and one API server; not measured in this run.
-
+`, r.config.rest, m.Cores)
+	if r.placement() == byLeader {
+		b.WriteString(`
 ² The nearest rank: with fewer than a hundred samples it is the worst.
-`, creators, r.config.samples, r.config.rest, churnLimit, m.Cores)
+`)
+	}
 	return b.String()
 }

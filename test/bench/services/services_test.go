@@ -153,15 +153,21 @@ func TestMissed(t *testing.T) {
 	if diff := cmp.Diff(want, r.missed()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	page := r.markdown()
-	for _, name := range want {
-		if at := strings.Index(page, "\n- "+name+"\n"); at < 0 || at > strings.Index(page, "### One Lease") {
-			t.Errorf("the page does not begin with %q", name)
+	for _, placement := range byDefault.placements {
+		r.config.placements = []string{placement}
+		page := r.markdown()
+		for _, name := range want {
+			if at := strings.Index(page, "\n- "+name+"\n"); at < 0 || at > strings.Index(page, "###") {
+				t.Errorf("the page does not begin with %q", name)
+			}
 		}
 	}
 	r.leader, r.lease = r.leader[:1], r.lease[2:]
-	if page = r.markdown(); !strings.Contains(page, "Every bound was met") || len(r.missed()) > 0 {
-		t.Errorf("nothing was missed, and the page says:\n%s", page)
+	for _, placement := range byDefault.placements {
+		r.config.placements = []string{placement}
+		if page := r.markdown(); !strings.Contains(page, "Every bound was met") || len(r.missed()) > 0 {
+			t.Errorf("nothing was missed, and the page says:\n%s", page)
+		}
 	}
 }
 
