@@ -19,6 +19,8 @@ const (
 	lookEvery  = time.Second
 	lookSeldom = 5 * time.Second
 	roundTime  = 30 * time.Second
+	// silencesMin is how often in a row somebody does not answer who has no VIP any more.
+	silencesMin = 2
 	// sampleSize is how many of many addresses Clear asks for: who has one of a group's has them all.
 	sampleSize = 16
 	// allSize is how many are asked for when somebody else has one: each may be another Lease's.
@@ -47,9 +49,9 @@ type SentinelOptions struct {
 	// Rival is told of somebody else on the wire who has a VIP that this node has, each time he is found, or who only means
 	// to have it. It must not block.
 	Rival func(addr netip.Addr, mac net.HardwareAddr, has bool)
-	// Alone is told of a VIP that somebody else had, by Rival, and has no more, or this node itself has not. It must not
-	// block; nil means that it does not matter.
-	Alone func(addr netip.Addr)
+	// Alone is told of a VIP that somebody else had, by Rival, when he has it no more; and with held false when this node has
+	// it no more. It must not block; nil means that it does not matter.
+	Alone func(addr netip.Addr, held bool)
 	// Log is where it is told what can not be watched; nil means nowhere.
 	Log *slog.Logger
 }
@@ -71,7 +73,7 @@ type Sentinel struct {
 	held   map[netip.Addr]bool   // whose claims matter
 	recent map[claim][]time.Time // claims of these
 	all    bool                  // somebody else has one of them: all are to be asked for
-	met    map[netip.Addr]bool   // the VIPs that somebody else has
+	met    map[netip.Addr]int    // the VIPs that somebody else has, and how often in a row he has not answered
 
 	// The fields below belong to Run.
 	media map[medium]context.CancelFunc // that are listened to
@@ -81,7 +83,7 @@ type Sentinel struct {
 // NewSentinel returns a Sentinel that does not watch closely.
 func NewSentinel(o SentinelOptions) *Sentinel {
 	if o.Alone == nil {
-		o.Alone = func(netip.Addr) {}
+		o.Alone = func(netip.Addr, bool) {}
 	}
 	return &Sentinel{
 		o: o, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
@@ -90,7 +92,7 @@ func NewSentinel(o SentinelOptions) *Sentinel {
 		seldom: lookSeldom,
 		stir:   make(chan struct{}, 1), suspects: make(chan claim, sampleSize),
 		in:     func(f func()) { f() },
-		recent: map[claim][]time.Time{}, met: map[netip.Addr]bool{},
+		recent: map[claim][]time.Time{}, met: map[netip.Addr]int{},
 		media: map[medium]context.CancelFunc{},
 	}
 }
@@ -162,7 +164,7 @@ func (s *Sentinel) turn(held []vip.VIP) (on, all bool) {
 	}
 	s.mu.Unlock()
 	for _, addr := range gone {
-		s.o.Alone(addr)
+		s.o.Alone(addr, false)
 	}
 	return on, all
 }
@@ -177,7 +179,7 @@ func (s *Sentinel) some(held []vip.VIP) []vip.VIP {
 		return list
 	}
 	for _, v := range held {
-		if s.met[bare(v.Addr())] && !slices.Contains(list, v) && len(list) < 2*sampleSize {
+		if _, is := s.met[bare(v.Addr())]; is && !slices.Contains(list, v) && len(list) < 2*sampleSize {
 			list = append(list, v)
 		}
 	}
@@ -284,27 +286,33 @@ func (s *Sentinel) rival(addr netip.Addr, mac net.HardwareAddr, has bool) {
 	s.mu.Lock()
 	s.all = true
 	if has {
-		s.met[bare(addr)] = true
+		s.met[bare(addr)] = 0
 	}
 	s.mu.Unlock()
 	s.o.Rival(addr, mac, has)
 }
 
-// alone notes that nobody else has a VIP.
+// alone notes that nobody else has answered for a VIP. An answer may be lost or late: only the next silence counts.
 func (s *Sentinel) alone(addr netip.Addr) {
 	s.mu.Lock()
-	was := s.met[bare(addr)]
-	delete(s.met, bare(addr))
-	s.mu.Unlock()
+	silences, was := s.met[bare(addr)]
+	over := silences+1 >= silencesMin
 	if was {
-		s.o.Alone(addr)
+		s.met[bare(addr)] = silences + 1
+	}
+	if over {
+		delete(s.met, bare(addr))
+	}
+	s.mu.Unlock()
+	if was && over {
+		s.o.Alone(addr, true)
 	}
 }
 
 // question asks the wire who else has a VIP.
 func (s *Sentinel) question(ctx context.Context, v vip.VIP) {
 	switch owner, err := s.quick.find(ctx, v.Via, v.Addr(), true); {
-	case err != nil: // nothing is known
+	case err != nil, !slices.Contains(s.o.Held(), v): // nothing is known; or the VIP went meanwhile, to who answers perhaps
 	case owner != nil:
 		s.rival(v.Addr(), owner, true)
 	default:

@@ -2,12 +2,15 @@ package arp
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"kube-vip.io/kube-vip/pkg/vip"
@@ -19,16 +22,9 @@ func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rival
 	rivals = make(chan string, 100)
 	s = NewSentinel(SentinelOptions{Held: func() []vip.VIP { return held }, Rival: func(addr netip.Addr, mac net.HardwareAddr, _ bool) {
 		rivals <- addr.String() + " " + mac.String()
-	}, Alone: func(addr netip.Addr) { rivals <- addr.String() + " alone" }})
+	}, Alone: func(addr netip.Addr, held bool) { rivals <- fmt.Sprintf("%s alone, held %t", addr, held) }})
 	s.seldom = time.Hour
-	s.in = func(f func()) {
-		done := make(chan struct{})
-		ns.spawn(func() {
-			defer close(done)
-			f()
-		})
-		<-done
-	}
+	s.in = inside(ns)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -44,6 +40,18 @@ func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rival
 		}
 	})
 	return s, rivals
+}
+
+// inside has a Sentinel's wire be that of a namespace.
+func inside(ns *namespace) func(func()) {
+	return func(f func()) {
+		done := make(chan struct{})
+		ns.spawn(func() {
+			defer close(done)
+			f()
+		})
+		<-done
+	}
 }
 
 // silent fails the test if anybody is told of within a time.
@@ -155,11 +163,48 @@ func TestSentinelAtLeisure(t *testing.T) {
 			told(t, rivals, addrs[7]+" "+observerMAC, "in the next turn")
 			disown(t, h.observer, "br0", addrs[7])
 			s.Watch(false)
-			told(t, rivals, addrs[7]+" alone", "when he has given it up")
+			silent(t, rivals, 300*time.Millisecond, "when he has not answered once")
+			s.Watch(false)
+			told(t, rivals, addrs[7]+" alone, held true", "when he has given it up")
 			s.Watch(false)
 			silent(t, rivals, 300*time.Millisecond, "after that")
 		})
 	}
+}
+
+// TestSentinelHandover: who answers for a VIP that goes from this node while it asks is the next one to hold it; and of a VIP
+// that is here no more nothing is known.
+func TestSentinelHandover(t *testing.T) {
+	h := newSegment(t)
+	own(t, h.node, "eth0", "10.0.0.10")
+	own(t, h.observer, "br0", "10.0.0.10")
+	var held atomic.Pointer[[]vip.VIP]
+	all := vips("eth0", "10.0.0.10")
+	rivals := make(chan string, 10)
+	s := NewSentinel(SentinelOptions{Held: func() []vip.VIP { return *held.Load() }, Rival: func(addr netip.Addr, _ net.HardwareAddr, _ bool) {
+		rivals <- addr.String()
+	}, Alone: func(addr netip.Addr, held bool) { rivals <- fmt.Sprintf("%s alone, held %t", addr, held) }})
+	s.in = inside(h.node)
+	look := func(when string, after []vip.VIP, want ...string) {
+		t.Helper()
+		held.Store(&all)
+		list := askable(all)
+		s.turn(list)
+		held.Store(&after)
+		s.ask(t.Context(), list)
+		var got []string
+		for len(rivals) > 0 {
+			got = append(got, <-rivals)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	look("a handover", nil)
+	look("a stranger", all, "10.0.0.10")
+	look("again", all, "10.0.0.10")
+	all = nil
+	look("not here any more", nil, "10.0.0.10 alone, held false")
 }
 
 // TestSentinelSome: of few VIPs each is asked for within roundTime, of many not more than neighbours bear.
@@ -171,7 +216,7 @@ func TestSentinelSome(t *testing.T) {
 			addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 			held = append(held, vips("eth0", addr.String())...)
 			if i >= tc.held-tc.met {
-				s.met[addr] = true
+				s.met[addr] = 0
 			}
 		}
 		if got := s.some(held); len(got) != tc.want {

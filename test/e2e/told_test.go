@@ -212,7 +212,7 @@ func serviceContested(t *testing.T, s *services) {
 	}
 	contested(len(addrs))
 	for _, a := range addrs {
-		s.event(t, service, svc.ReasonInUse, fmt.Sprintf("%s is in use by a stranger with the hardware address %s as well as by node %s", a, s.Client.MAC, holder.Name))
+		s.event(t, service, svc.ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s, as well as by node %s", a, s.Client.MAC, holder.Name))
 		if _, err := s.pods[holder].WaitLog(within(t, patience), "vip="+a.String()+" mac="+s.Client.MAC.String()); err != nil {
 			t.Error(err)
 		}
