@@ -20,13 +20,17 @@ type book struct {
 	shares  map[netip.Addr]int                 // how many Services have an address
 	waiting map[netip.Addr]map[string]struct{} // Services that were refused an address for another's sake
 	waits   map[string][]netip.Addr
-	hungry  map[string]struct{}      // Services for which no pool had an address left
+	hungry  map[string]struct{}      // Services for which no pool had an address left, or none of one family
 	freed   map[netip.Addr]time.Time // when nobody was to have an address any more
+	pruned  int                      // how many were left of freed when it was pruned last
 }
 
 // farewell is how long a node may still answer for an address that it is not to have any more: until it has heard of
 // that, and at the latest until the address ends in its kernel.
 const farewell = 15 * time.Second
+
+// prunedLeast is how many addresses are remembered at least before those of long ago are forgotten.
+const prunedLeast = 100
 
 type holding struct {
 	addrs []netip.Addr
@@ -70,6 +74,7 @@ func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 	for _, a := range before.addrs {
 		if !slices.Contains(addrs, a) {
 			b.freed[a] = time.Now()
+			b.prune()
 		}
 	}
 	same := slices.Equal(before.ports, t.Ports)
@@ -102,7 +107,6 @@ func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 			delete(b.waiting, a)
 		}
 	}
-	delete(b.hungry, t.Name)
 	return free
 }
 
@@ -125,9 +129,17 @@ func (b *book) has(addr netip.Addr) bool { return b.shares[addr] > 0 }
 
 // lately says whether a node of ours may still answer for addr, since some Service had it a moment ago.
 func (b *book) lately(addr netip.Addr) bool {
+	at, was := b.freed[addr]
+	return was && time.Since(at) <= farewell
+}
+
+// prune forgets what was let go long ago, whenever twice as much is known as was left the last time.
+func (b *book) prune() {
+	if len(b.freed) <= 2*b.pruned+prunedLeast {
+		return
+	}
 	maps.DeleteFunc(b.freed, func(_ netip.Addr, at time.Time) bool { return time.Since(at) > farewell })
-	_, was := b.freed[addr]
-	return was
+	b.pruned = len(b.freed)
 }
 
 // earlier orders Services by their right to an address: who has one, and else who came first.

@@ -73,6 +73,13 @@ func (w shown) takes(s *corev1.Service) bool {
 	return w.announced && host != "" && host != w.host
 }
 
+// note tells of something that became of an object.
+func (e *events) note(o runtime.Object, reason, text string) {
+	if r := e.recorder.Load(); r != nil {
+		(*r).Event(o, corev1.EventTypeNormal, reason, text)
+	}
+}
+
 // warn warns of something about an object, and says whether it could: nothing is recorded before run.
 func (e *events) warn(o runtime.Object, reason, text string) bool {
 	r := e.recorder.Load()

@@ -351,6 +351,9 @@ func (j *judge) supplied(s *corev1.Service, p Plan) (text, why string) {
 		return "", oneLine(err)
 	}
 	if slices.Equal(answer.Addrs, p.Addrs) {
+		if answer.Lacking != nil {
+			return oneLine(answer.Lacking), ""
+		}
 		return "", ""
 	}
 	return "the leader gives it " + commas(answer.Addrs) + " of " + j.book.Pools().Key(s.Namespace) +

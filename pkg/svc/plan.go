@@ -49,7 +49,7 @@ type Plan struct {
 	Open  bool
 	// Wanting says that the Service names no address, or none but what a pool gave it: it is to have what the pool has.
 	Wanting bool
-	// Because is the name of Reason, when no pool could help.
+	// Because is the name of Reason, or of Short, when no pool could help.
 	Because string
 	// Announced says that its addresses are to be held by some node; if not, Reason says why not.
 	Announced bool
@@ -133,6 +133,20 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 		p.Reason = f.Unfit
 	default:
 		p.Candidate = true
+	}
+	return p
+}
+
+// supplied is p with the word of the pools: why it has not all that it may, with the reason's name. Who prefers two
+// families and has one is announced as it asks.
+func (p Plan) supplied(because, why string) Plan {
+	switch {
+	case !p.Announced:
+		p.Because, p.Reason = because, why
+	case why != "" && p.Short == "":
+		p.Because, p.Short = ReasonAnnounced, why
+	case why != "":
+		p.Because, p.Short = because, why
 	}
 	return p
 }

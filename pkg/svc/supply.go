@@ -60,7 +60,8 @@ const (
 type supply struct {
 	o     Options
 	log   *slog.Logger
-	again func(key string) // has a Service looked at
+	again func(key string)                     // has a Service looked at
+	gave  func(s *corev1.Service, text string) // tells that it was given addresses
 	slots chan struct{}
 
 	mu        sync.Mutex // guards the fields below
@@ -94,8 +95,8 @@ type outcome struct {
 	err     error
 }
 
-func newSupply(o Options, again func(string)) *supply {
-	return &supply{o: o, log: o.Log, again: again, slots: make(chan struct{}, trials),
+func newSupply(o Options, again func(string), gave func(*corev1.Service, string)) *supply {
+	return &supply{o: o, log: o.Log, again: again, gave: gave, slots: make(chan struct{}, trials),
 		outcomes: map[string]outcome{}, strangers: map[netip.Addr]stranger{}}
 }
 
@@ -160,6 +161,9 @@ func (s *supply) settle(p provision, all func()) {
 	all()
 }
 
+// mine says whether it is known that it is for us to give addresses out.
+func (s *supply) mine() bool { ok, _ := s.ours(); return ok }
+
 // ours says whether it is for us to give addresses out, and if not, why not.
 func (s *supply) ours() (ok bool, why string) {
 	s.mu.Lock()
@@ -210,9 +214,17 @@ func (s *supply) forget(key string) {
 	delete(s.outcomes, key)
 }
 
-// try asks the wire for those of vips that no Service has, and if nobody has them writes all of vips to the Service.
-// What came of it is an outcome, and the Service is looked at again.
-func (s *supply) try(service *corev1.Service, vips []vip.VIP, had []netip.Addr) {
+// offer is what a pool has for a Service.
+type offer struct {
+	pool  string // its key in the ConfigMap
+	addrs []netip.Addr
+	fresh []netip.Addr // those that the Service did not have
+	ask   []vip.VIP    // those that no Service had, where this node can ask for them
+}
+
+// try asks the wire, and if nobody there has an address that is offered writes them to the Service. What came of it is an
+// outcome, and the Service is looked at again.
+func (s *supply) try(service *corev1.Service, of offer) {
 	s.mu.Lock()
 	ctx := s.ctx
 	s.mu.Unlock()
@@ -226,7 +238,7 @@ func (s *supply) try(service *corev1.Service, vips []vip.VIP, had []netip.Addr) 
 		case <-ctx.Done():
 			return
 		}
-		o := s.trial(ctx, service, vips, had)
+		o := s.trial(ctx, service, of)
 		if ctx.Err() != nil {
 			return
 		}
@@ -238,13 +250,8 @@ func (s *supply) try(service *corev1.Service, vips []vip.VIP, had []netip.Addr) 
 	})
 }
 
-func (s *supply) trial(ctx context.Context, service *corev1.Service, vips []vip.VIP, had []netip.Addr) outcome {
-	var addrs []netip.Addr
-	for _, v := range vips {
-		addrs = append(addrs, v.Addr())
-		if slices.Contains(had, v.Addr()) {
-			continue
-		}
+func (s *supply) trial(ctx context.Context, service *corev1.Service, of offer) outcome {
+	for _, v := range of.ask {
 		mac, err := s.o.Prober.Probe(ctx, v.Via, v.Addr())
 		if err != nil {
 			return outcome{err: fmt.Errorf("ask on %s who has %s: %w", v.Via, v, err)}
@@ -253,7 +260,15 @@ func (s *supply) trial(ctx context.Context, service *corev1.Service, vips []vip.
 			return outcome{addr: v.Addr(), mac: mac}
 		}
 	}
-	return outcome{err: s.write(ctx, service, addrs)}
+	if err := s.write(ctx, service, of.addrs); err != nil {
+		return outcome{err: err}
+	}
+	if len(of.fresh) > 0 {
+		text := join(of.fresh) + " out of the pool " + of.pool
+		s.log.Info("Service was given addresses", "service", key(service), "addresses", text)
+		s.gave(service, text)
+	}
+	return outcome{}
 }
 
 // write writes addresses to a Service, if nobody has written to it since it was read.
@@ -274,7 +289,9 @@ func (s *supply) write(ctx context.Context, service *corev1.Service, addrs []net
 		after := service.DeepCopy()
 		setAnnotation(after, AddressesAnnotation, text)
 		setAnnotation(after, AllocatedAnnotation, text)
-		_, err = services.Update(ctx, after, metav1.UpdateOptions{})
+		if _, err = services.Update(ctx, after, metav1.UpdateOptions{}); apierrors.IsForbidden(err) {
+			err = fmt.Errorf(`%w; this would allow it: apiGroups: [""], resources: ["services"], verbs: ["patch"]`, err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write %s to Service %s: %w", text, key(service), err)
@@ -282,8 +299,8 @@ func (s *supply) write(ctx context.Context, service *corev1.Service, addrs []net
 	return nil
 }
 
-// provide looks for addresses for a Service whose plan wants some. It returns why there is none, with the reason's
-// name; both are empty while they are being tried.
+// provide looks for addresses for a Service whose plan wants some. It returns why it has not all, with the reason's name;
+// both are empty when it has, and while some are being tried.
 func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why string) {
 	name := key(s)
 	if o, is := c.supply.outcome(name); is {
@@ -291,9 +308,9 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 		switch {
 		case o.version != s.ResourceVersion: // what was found may have been a node of ours, and what was written is here
 		case o.err == nil && o.mac == nil, apierrors.IsConflict(o.err):
-			r.awaited = s.ResourceVersion // the Service is another one already, and is on its way here
-		case o.mac != nil && c.book.lately(o.addr):
-			c.queue.AddAfter(name, freedAgain) // it is one of our own nodes, which has not heard yet
+			r.awaited, r.failure = s.ResourceVersion, "" // the Service is another one already, and is on its way here
+		case o.mac != nil && (c.book.has(o.addr) || c.book.lately(o.addr)):
+			c.queue.AddAfter(name, freedAgain) // it is one of our own nodes
 			return "", ""
 		case o.mac != nil:
 			c.supply.avoid(o.addr, o.mac)
@@ -301,7 +318,10 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 			c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
 			c.writer.events.warn(s, ReasonInUse, text)
 		default:
-			c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
+			if text := oneLine(o.err); text != r.failure {
+				r.failure = text
+				c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
+			}
 			r.failed = true
 			c.queue.AddRateLimited(name)
 			return ReasonNoAddress, oneLine(o.err)
@@ -310,35 +330,58 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if r.trying || r.awaited == s.ResourceVersion {
 		return "", ""
 	}
-	if !c.leads(c.o.Mandate) || c.o.ReadOnly {
-		return ReasonNoAddress, p.Reason
+	delete(c.book.hungry, name)
+	lacks := p.Reason
+	if p.Announced {
+		lacks = p.Short
+	}
+	if !c.leads(c.o.Mandate) || c.o.ReadOnly || lacks == "" && !c.supply.mine() {
+		return ReasonNoAddress, lacks
 	}
 	if ok, why := c.supply.ours(); !ok {
-		return ReasonNoAddress, p.Reason + ": " + why
+		return ReasonNoAddress, lacks + ": " + why
 	}
-	answer, err := c.book.Allocate(wish(s, c.o, c.cluster, c.supply.taken))
-	if err != nil {
-		c.book.hungry[name] = struct{}{}
-		if errors.Is(err, pool.ErrExhausted) {
-			c.queue.AddAfter(name, strangerFor) // one that a stranger has may be free then
-			return ReasonExhausted, oneLine(err)
+	answer, err := c.book.Allocate(wish(s, c.o, c.cluster, func(a netip.Addr) bool {
+		return !slices.Contains(p.Addrs, a) && !c.book.has(a) && (c.supply.taken(a) || vip.OwnAddress(a, c.links) != nil)
+	}))
+	if err == nil && !(slices.Equal(answer.Addrs, p.Addrs) && len(p.Refused) == 0) {
+		r.trying = true
+		c.supply.try(s, c.offer(s, answer.Addrs, p.Addrs))
+		return "", ""
+	}
+	short := err == nil // it has one of two families, which will do
+	if short {
+		err = answer.Lacking
+	}
+	if err == nil {
+		return "", lacks // it has all that it may
+	}
+	c.book.hungry[name] = struct{}{}
+	reason = ReasonNoAddress
+	if errors.Is(err, pool.ErrExhausted) {
+		c.queue.AddAfter(name, strangerFor) // one that a stranger has may be free then
+		reason = ReasonExhausted
+	}
+	if short && !p.Announced {
+		return "", lacks
+	}
+	return reason, oneLine(err)
+}
+
+// offer is what a Service that had some addresses is to be offered. What no node of ours has is asked for, where this node
+// has a place for it: one without asks nobody, and another may hold it.
+func (c *Controller) offer(s *corev1.Service, addrs, had []netip.Addr) offer {
+	of := offer{pool: c.book.Pools().Key(s.Namespace), addrs: addrs}
+	for _, a := range addrs {
+		if slices.Contains(had, a) {
+			continue
 		}
-		return ReasonNoAddress, oneLine(err)
+		of.fresh = append(of.fresh, a)
+		if at, err := vip.Resolve(a, c.placement(s), c.links); err == nil && !c.book.has(a) {
+			of.ask = append(of.ask, at)
+		}
 	}
-	if slices.Equal(answer.Addrs, p.Addrs) && len(p.Refused) == 0 {
-		return "", "" // it has all that there is
-	}
-	places, _, problems := c.placement(s).Follow(answer.Addrs, c.links, nil)
-	if len(problems) > 0 {
-		return ReasonNotPlaced, "node " + c.o.Node + ": " + oneLine(errors.Join(problems...))
-	}
-	vips := make([]vip.VIP, len(places))
-	for i, place := range places {
-		vips[i] = place.VIP
-	}
-	r.trying = true
-	c.supply.try(s, vips, slices.DeleteFunc(answer.Addrs, func(a netip.Addr) bool { return !slices.Contains(p.Addrs, a) && !c.book.has(a) }))
-	return "", ""
+	return of
 }
 
 // wish is what a Service asks of the pools. taken says whether a stranger has an address.
@@ -386,7 +429,7 @@ func commas(addrs []netip.Addr) string {
 	return text
 }
 
-// pools reads the ConfigMap again, and says whether it changed.
+// pools reads the ConfigMap again when it has changed. What is wrong in it is told by who leads.
 func (c *Controller) pools() {
 	m := c.sources.configMap()
 	version := ""
@@ -394,17 +437,29 @@ func (c *Controller) pools() {
 	if m != nil {
 		version, data = string(m.UID)+m.ResourceVersion, m.Data
 	}
-	if version == c.poolVersion {
+	if version != c.poolVersion {
+		c.poolVersion, c.poolsTold = version, false
+		pools, problems := pool.Parse(data)
+		c.book.SetPools(pools)
+		c.poolProblems = problems
+		for _, p := range problems {
+			c.log.Warn("ConfigMap "+PoolNamespace+"/"+PoolConfigMap+" is not all as it should be", "problem", p.String(), "counts", p.Counts)
+		}
+		c.all()
+	}
+	if !c.leads(c.o.Mandate) {
+		c.poolsTold = false
 		return
 	}
-	c.poolVersion = version
-	pools, problems := pool.Parse(data)
-	c.book.SetPools(pools)
-	for _, p := range problems {
-		c.log.Warn("ConfigMap "+PoolNamespace+"/"+PoolConfigMap+" is not all as it should be", "problem", p.String(), "counts", p.Counts)
-		if c.leads(c.o.Mandate) {
-			c.writer.events.warn(m, ReasonBadPool, p.String())
+	if c.poolsTold {
+		return
+	}
+	c.poolsTold = true
+	for _, p := range c.poolProblems {
+		if !c.writer.events.warn(m, ReasonBadPool, p.String()) {
+			c.poolsTold = false
+			c.queue.AddAfter(poolKey, time.Second)
+			return
 		}
 	}
-	c.all()
 }

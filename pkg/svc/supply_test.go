@@ -12,9 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
 
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/pool"
@@ -155,6 +157,137 @@ func TestSupplyReserved(t *testing.T) {
 		j.see(t, service("b", families(corev1.IPv6Protocol)))
 		j.settle(t)
 		w.expect(t, "another", "ask fd00::8 on eth0", "write fd00::8 to b")
+	})
+}
+
+// Services that share an address are created at the same moment: the second one's question finds the node that has taken it
+// for the first.
+func TestSupplyBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, w := supplying(t, map[string]string{"range-global": "10.0.0.7-10.0.0.8", "allow-share-shop": "true"})
+		other := func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 }
+		j.see(t, service("a"))
+		j.settle(t)
+		w.hosts["10.0.0.7"] = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+		j.see(t, service("b", other))
+		j.see(t, service("a", version("2"), asking("10.0.0.7")))
+		j.settle(t)
+		time.Sleep(freedAgain)
+		j.settle(t)
+		w.expect(t, "a burst", "ask 10.0.0.7 on eth0", "write 10.0.0.7 to a", "ask 10.0.0.7 on eth0", "write 10.0.0.7 to b")
+		if len(j.supply.strangers) > 0 {
+			t.Errorf("strangers are %v", j.supply.strangers)
+		}
+	})
+}
+
+// Who prefers two families and has one waits for the other, and says so, and gets it when it is given back.
+func TestSupplyPrefers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, w := supplying(t, map[string]string{"range-global": "10.0.0.7-10.0.0.9,fd00::7-fd00::7"})
+		j.links[0].Addrs = append(j.links[0].Addrs, netip.MustParsePrefix("fd00::1/64"))
+		six := service("a", families(corev1.IPv6Protocol))
+		j.see(t, six)
+		j.settle(t)
+		j.see(t, service("a", families(corev1.IPv6Protocol), version("2"), asking("fd00::7")))
+		prefer := []func(*corev1.Service){dualStack(corev1.IPFamilyPolicyPreferDualStack), annotated(EndpointlessAnnotation, "true")}
+		j.see(t, service("b", prefer...))
+		j.settle(t)
+		prefer = append(prefer, asking("10.0.0.7"), annotated(AllocatedAnnotation, "10.0.0.7"))
+		j.see(t, service("b", append(prefer, version("2"))...))
+		j.settle(t)
+		w.expect(t, "one family", "ask fd00::7 on eth0", "write fd00::7 to a", "ask 10.0.0.7 on eth0", "write 10.0.0.7 to b")
+		const lacks = "pool range-global has no IPv6 address left: Services have 1 of its 1"
+		if said := j.known["shop/b"].said; !strings.HasPrefix(said, lacks) {
+			t.Errorf("it says %q, want %q", said, lacks)
+		}
+		if err := j.sources.services.informer.GetStore().Delete(six); err != nil {
+			t.Fatal(err)
+		}
+		j.queue.Add("shop/a")
+		j.pass(t)
+		j.settle(t)
+		w.expect(t, "given back", "ask fd00::7 on eth0", "write 10.0.0.7,fd00::7 to b")
+		j.see(t, service("b", prefer[0], prefer[1], version("3"), asking("10.0.0.7,fd00::7"), annotated(AllocatedAnnotation, "10.0.0.7,fd00::7")))
+		j.settle(t)
+		if said := j.known["shop/b"].said; said != "" || len(j.book.hungry) > 0 {
+			t.Errorf("it says %q, and hungry are %v", said, j.book.hungry)
+		}
+	})
+}
+
+// The leader need not have a place for an address itself: another node may. But its own is nobody's.
+func TestSupplyPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, w := supplying(t, map[string]string{"range-global": "10.0.0.1-10.0.0.2"})
+		j.see(t, service("a", annotated(InterfaceAnnotation, "lan7")))
+		j.settle(t)
+		w.expect(t, "elsewhere", "write 10.0.0.2 to a")
+		if log := j.log.String(); !strings.Contains(log, `msg="Service was given addresses" service=shop/a addresses="10.0.0.2 out of the pool range-global"`) {
+			t.Errorf("the log does not tell of the address: %s", log)
+		}
+	})
+}
+
+// What is wrong in the ConfigMap is told by who leads, also when it was there before.
+func TestPoolsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, _ := supplying(t, nil)
+		recorder := record.NewFakeRecorder(10)
+		told := func() (list []string) {
+			for len(recorder.Events) > 0 {
+				list = append(list, <-recorder.Events)
+			}
+			return list
+		}
+		j.Led("group", ha.Lead{})
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: PoolNamespace, Name: PoolConfigMap, ResourceVersion: "1"}, Data: map[string]string{"cidr-shop": "10.0.0.300"}}
+		if err := j.sources.maps.informer.GetStore().Add(m); err != nil {
+			t.Fatal(err)
+		}
+		j.queue.Add(poolKey)
+		j.pass(t)
+		j.Led("group", ha.Lead{Held: true})
+		j.pass(t) // Events cannot be told yet
+		var r record.EventRecorder = recorder
+		j.writer.events.recorder.Store(&r)
+		time.Sleep(time.Second)
+		j.pass(t)
+		const want = "Warning BadPool cidr-shop: 10.0.0.300: "
+		if got := told(); len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("told is %q, want one of %q", got, want)
+		}
+		j.queue.Add(poolKey)
+		j.pass(t)
+		if got := told(); len(got) > 0 {
+			t.Errorf("it is told again: %q", got)
+		}
+		j.Led("group", ha.Lead{})
+		j.pass(t)
+		j.Led("group", ha.Lead{Held: true})
+		j.pass(t)
+		if got := told(); len(got) != 1 {
+			t.Errorf("a new leader tells %q", got)
+		}
+	})
+}
+
+// What was let go long ago is forgotten.
+func TestLately(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook()
+		for i := range 1000 {
+			addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+			b.set(pool.Service{Name: "a"}, []netip.Addr{addr})
+			b.set(pool.Service{Name: "a"}, nil)
+			if !b.lately(addr) {
+				t.Fatalf("%s was let go just now", addr)
+			}
+			time.Sleep(time.Second)
+		}
+		if len(b.freed) > 2*prunedLeast || b.lately(netip.MustParseAddr("10.0.0.1")) {
+			t.Errorf("%d are remembered", len(b.freed))
+		}
 	})
 }
 

@@ -141,8 +141,10 @@ type Controller struct {
 
 	guard guardian
 
-	poolVersion string
-	counted     time.Time // when the pools were counted last
+	poolVersion  string
+	poolProblems []pool.Problem
+	poolsTold    bool      // by Events, since this node leads
+	counted      time.Time // when the pools were counted last
 }
 
 // entry is what the worker remembers of a Service that is ours.
@@ -174,6 +176,7 @@ type entry struct {
 	trying  bool   // addresses out of a pool are being tried
 	awaited string // the version of the Service from which they were written: the next one has them
 	failed  bool   // they could not be tried or written, and will be again
+	failure string // why, as it was logged last
 }
 
 // New returns a Controller that claims nothing. Run does the work.
@@ -198,7 +201,9 @@ func New(o Options) *Controller {
 		known: map[string]*entry{}, book: newBook(), ranking: newRanking(),
 	}
 	c.writer = newWriter(o, c.sources, c.metrics)
-	c.supply = newSupply(o, func(key string) { c.queue.Add(key) })
+	c.supply = newSupply(o, func(key string) { c.queue.Add(key) }, func(s *corev1.Service, text string) {
+		c.writer.events.note(s, ReasonAllocated, text)
+	})
 	c.directory = newDirectory(o, func(key string) { c.queue.Add(key) })
 	return c
 }
@@ -223,6 +228,7 @@ func (c *Controller) Led(mandate string, l ha.Lead) {
 	}
 	c.mu.Unlock()
 	if !strings.Contains(mandate, "/") { // it is no Lease of a Service's own: nearly every Service is held under the same mandate
+		c.queue.Add(poolKey)
 		c.all()
 	}
 }
@@ -262,7 +268,7 @@ func (c *Controller) Contested(addr netip.Addr, mac net.HardwareAddr) {
 	c.mu.Unlock()
 	for _, key := range keys {
 		if s := c.sources.service(key); s != nil {
-			c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by a stranger with the hardware address %s as well as by node %s: some neighbours reach the stranger", addr, mac, c.o.Node))
+			c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s, as well as by node %s: some neighbours reach that host", addr, mac, c.o.Node))
 		}
 	}
 }
@@ -478,11 +484,12 @@ func (c *Controller) reconcile(key string) {
 	c.known[key] = r
 	c.directory.want(key, p.Names)
 	if p.Wanting {
-		if p.Because, p.Reason = c.provide(s, r, p); p.Reason == "" && !p.Announced {
+		if p = p.supplied(c.provide(s, r, p)); p.Reason == "" && !p.Announced {
 			return // it is not over
 		}
 	} else {
 		r.trying = false // what was tried is written
+		delete(c.book.hungry, key)
 	}
 	if !r.failed {
 		c.queue.Forget(key)

@@ -125,9 +125,11 @@ func servicePoolShared(t *testing.T, s *services) {
 	defer s.pool(t, map[string]string{"range-store": listed(addrs, next), "allow-share-store": "true"})()
 	const several = 4
 	var sharing []*lab.Service
-	for i := range several {
+	for i := range several { // all at once: one is announced while another is tried
 		sharing = append(sharing, s.create(t, fmt.Sprintf("pool-shared-%d", i), nil, inStore, port(corev1.ProtocolTCP, 80+int32(i))))
-		s.on(t, sharing[i], addrs)
+	}
+	for _, service := range sharing {
+		s.on(t, service, addrs)
 	}
 	clashes := s.create(t, "pool-shared-clash", nil, inStore, port(corev1.ProtocolTCP, 80))
 	s.on(t, clashes, next)
