@@ -75,6 +75,8 @@ func TestOurs(t *testing.T) {
 		{"a class, and ours is none", Rules{Strict: true}, service("a", class("x")), "is x, not none"},
 		{"ignored", legacy, service("a", annotated(IgnoreAnnotation, "true")), IgnoreAnnotation},
 		{"not ignored", legacy, service("a", annotated(IgnoreAnnotation, "false")), ""},
+		{"ignored, written otherwise", legacy, service("a", annotated(IgnoreAnnotation, " True")), IgnoreAnnotation},
+		{"ignored, maybe", legacy, service("a", annotated(IgnoreAnnotation, "yes")), ""},
 		{"another type", legacy, service("a", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }), "NodePort"},
 		{"another namespace", Rules{Namespace: "web"}, service("a"), "svc_namespace"},
 		{"the namespace", Rules{Namespace: "shop"}, service("a"), ""},

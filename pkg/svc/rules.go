@@ -2,6 +2,8 @@ package svc
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -44,7 +46,11 @@ func (r Rules) Ours(s *corev1.Service) (ok bool, why string) {
 	return true, ""
 }
 
-func isTrue(s *corev1.Service, annotation string) bool { return s.Annotations[annotation] == "true" }
+// isTrue says whether an annotation is set to true, in any of the ways that a setting may be.
+func isTrue(s *corev1.Service, annotation string) bool {
+	is, err := strconv.ParseBool(strings.TrimSpace(s.Annotations[annotation]))
+	return err == nil && is
+}
 
 func orNone(s string) string {
 	if s == "" {
