@@ -320,6 +320,60 @@ func TestStand(t *testing.T) {
 	}
 }
 
+// TestRefusedLease: a Service that is refused its Lease is held by nobody, the group's leader says so, and who shares the
+// address is looked at again, for its Lease is another one now.
+func TestRefusedLease(t *testing.T) {
+	j := newAssessor(t, Options{PerService: true, Reserved: testReserved})
+	j.have(t, node("n1"))
+	j.assess()
+	born := time.Now()
+	share := func(name, lease string, port int32) *corev1.Service {
+		s := service(name, asking("10.0.0.10"), annotated(EndpointlessAnnotation, "true"), annotated(LeaseAnnotation, lease))
+		s.Spec.Ports = []corev1.ServicePort{{Port: port}}
+		born = born.Add(time.Second)
+		s.CreationTimestamp.Time = born
+		return s
+	}
+	stood := func(name string) string {
+		j.leases.stood = nil
+		j.reconcile("shop/" + name)
+		var list []string
+		for _, c := range j.leases.stood {
+			list = append(list, c.Mandate())
+		}
+		return strings.Join(list, " ")
+	}
+	expect := func(name, want string) {
+		t.Helper()
+		if got := stood(name); got != want {
+			t.Errorf("%s: it stands for %q, want %q", name, got, want)
+		}
+	}
+	j.have(t, share("a", "together", 80), share("b", "", 81))
+	expect("a", "shop/together")
+	expect("b", "shop/together")
+	for j.queue.Len() > 0 {
+		key, _ := j.queue.Get()
+		j.queue.Done(key)
+	}
+	j.have(t, share("a", "kube-system/kube-scheduler", 80))
+	expect("a", "")
+	if j.writer.wants["shop/a"] != nil {
+		t.Error("one that does not lead writes the status")
+	}
+	if n := j.queue.Len(); n != 2 {
+		t.Errorf("%d that have the address are looked at again, want both", n)
+	}
+	expect("b", "shop/kubevip-b")
+	j.Led("group", ha.Lead{Held: true})
+	expect("a", "")
+	want := shown{ours: true, reason: ReasonRefused, message: "refused kube-system/kube-scheduler: the annotation kube-vip.io/leaseName may not name a Lease in kube-system, " +
+		"where Kubernetes has its own: write a name alone, for one in shop"}
+	if got := j.writer.wants["shop/a"]; got == nil || !got.shown.equal(want) {
+		t.Errorf("the status is to be %+v, want %+v", got, want)
+	}
+}
+
 // TestStandUnderAnotherLease: when the oldest of those that share an address goes, its Lease goes too, and who has the
 // address tries first for the next one's, for whichever Service it is that stands for it.
 func TestStandUnderAnotherLease(t *testing.T) {

@@ -60,6 +60,8 @@ type Options struct {
 	PerService, OnDemand bool
 	// Leases are stood for by this.
 	Leases Leases
+	// Reserved says which Leases are none of Services' own, but the groups' or the members'; may be nil.
+	Reserved func(namespace, name string) bool
 	// Others lists the other nodes on which kube-vip runs; may be nil. Lacks is told, at the start and whenever it
 	// changes, what this node has no place for, for the Others of the others; may be nil. Neither must block.
 	Others func() []Peer
@@ -151,9 +153,10 @@ type entry struct {
 	owners []string               // of the claims made for it
 	stands []types.NamespacedName // the Leases that this node stands for on its behalf
 	own    bool                   // it is to have a Lease of its own
-	lease  types.NamespacedName   // which that would be
+	lease  types.NamespacedName   // which; empty when it is refused that, or has none
 	born   time.Time
-	wasOwn bool // own when others were told of it
+	wasOwn bool                 // own when others were told of it
+	was    types.NamespacedName // lease likewise
 	places []vip.Place
 	group  bool // it is to be held under the group's Lease
 
@@ -488,7 +491,7 @@ func (c *Controller) reconcile(key string) {
 		c.queue.Forget(key)
 	}
 	r.failed = false
-	r.own, r.lease, r.born = p.Own, leaseOf(s), s.CreationTimestamp.Time
+	r.own, r.lease, r.born = p.Own, p.Lease, s.CreationTimestamp.Time
 	c.at.stale = r.lack(p) || c.at.stale
 	if !p.Nowhere {
 		r.nowhere = time.Time{}
@@ -540,10 +543,10 @@ func (c *Controller) use(key string, s *corev1.Service, r *entry, p Plan) {
 			c.queue.Add(waiting)
 		}
 	}
-	if slices.Equal(r.addrs, p.Addrs) && r.wasOwn == r.own {
+	if slices.Equal(r.addrs, p.Addrs) && r.wasOwn == r.own && r.was == r.lease {
 		return
 	}
-	r.wasOwn = r.own
+	r.wasOwn, r.was = r.own, r.lease
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range slices.Concat(r.addrs, p.Addrs) {
@@ -686,7 +689,7 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 			reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
 		case p.Nowhere:
 			reason = ReasonNotPlaced
-		case len(p.Addrs) == 0 && len(p.Refused) > 0:
+		case p.state() == StateRefused:
 			reason = ReasonRefused
 		case len(p.Addrs) == 0:
 			reason = cmp.Or(p.Because, ReasonNoAddress)
