@@ -102,10 +102,10 @@ func (p Plan) state() State {
 		return StateRefused
 	case len(p.Addrs) == 0:
 		return StateNoAddress
-	case !p.Announced:
-		return StateWithdrawn
 	case p.Nowhere:
 		return StateNoNode
+	case !p.Announced:
+		return StateWithdrawn
 	}
 	return StateAnnounced
 }
