@@ -57,6 +57,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		}
 		election.SetHealth(health, reason)
 	}
+	options.Vacant = func() bool { return election.Vacant() }
 	others := func() (peers []svc.Peer) {
 		for _, m := range w.members.Others() {
 			if slices.Contains(m.Groups, lease) {

@@ -177,6 +177,7 @@ func (j *judge) contradictions(s *corev1.Service, p Plan, x Explanation) []strin
 	case st.Announced == "":
 		say("its status has no condition %s: nobody has written one yet; the log of the holder says why, if this stays", ConditionAnnounced)
 		return list
+	case p.Announced && st.Reason == ReasonNoneLeft && len(x.Holdings) > 0 && !x.Holdings[0].Live: // so it is
 	case p.Announced && st.Announced != string(corev1.ConditionTrue):
 		say("its condition says %s: %s", st.Reason, st.Message)
 	case st.Announced != string(corev1.ConditionTrue):

@@ -278,6 +278,16 @@ func TestExplain(t *testing.T) {
 			change: replace(lease("kube-system", ha.MemberPrefix+"n2", "", time.Second, func(l *coordinationv1.Lease) { l.Labels = map[string]string{ha.MemberLabel: "true"} }), member("n3", time.Second, "plndr-cp-lock")),
 			want: "n1 holds 10.0.0.10\n10.0.0.10" + byGroup + "  n1 holds may\n  n3: kube-vip there does not care for Services\n  n2: kube-vip has stopped there\n" +
 				"  w1: no kube-vip runs there\n  without n1: [] in turn false after 5.25 s\n"},
+		{name: "no node is left", s: service("a", asking("10.0.0.10"), withheld(ReasonNoneLeft, "no node is left")), o: Options{Exclude: true},
+			change: both(replace(lease("kube-system", "plndr-svcs-lock", "", time.Second)), func(w *World) {
+				for i, n := range w.Nodes[:3] {
+					w.Nodes[i] = addressed(n.Name, n.Status.Addresses[0].Address, corev1.LabelNodeExcludeBalancers)
+				}
+			}),
+			want: "nobody holds 10.0.0.10: no node may, see the candidates; the Lease kube-system/plndr-svcs-lock names nobody\n10.0.0.10" + byGroup +
+				"  n1: node n1 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n" +
+				"  n2: node n2 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n" +
+				"  n3: node n3 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n  w1: no kube-vip runs there\n"},
 		{name: "a stranger has the Lease, and the status names another", s: service("a", asking("10.0.0.10"), held("n1", "10.0.0.10")),
 			change: replace(lease("kube-system", "plndr-svcs-lock", "stranger", time.Second)),
 			want: "stranger holds 10.0.0.10\n10.0.0.10" + byGroup + "  n1 may\n  n2 may\n  n3 may\n  w1: no kube-vip runs there\n  without stranger: [n1 n2 n3] in turn false after 5.25 s\n" +

@@ -282,6 +282,79 @@ func TestAlarm(t *testing.T) {
 	})
 }
 
+// TestDeputy: when no node may lead, the first by name writes what becomes of Services, once it has lasted and while
+// nobody holds the Lease; nobody else does, and not of what is held under another mandate.
+func TestDeputy(t *testing.T) {
+	const why = " has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)"
+	group := "NoNodeLeft: no node is left to hold Services' addresses: "
+	for _, tc := range []struct {
+		name   string
+		peer   string // the other member, which is excluded
+		spared bool   // it is not
+		held   bool   // somebody holds the group's Lease
+		want   [3]string
+	}{
+		{name: "the first", peer: "n2", want: [3]string{group + "node n1" + why + "; node n2" + why, "NoNode: no node can hold it: node n1" + why + "; node n2" + why, ""}},
+		{name: "not the first", peer: "n0"},
+		{name: "one is left", peer: "n2", spared: true},
+		{name: "one holds all the same", peer: "n2", held: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held := tc.held
+				j := newAssessor(t, Options{Pools: PoolsOff, Vacant: func() bool { return !held },
+					Elsewhere: func(a netip.Addr) (string, bool) { return "plane", a.String() == "10.0.0.100" }})
+				anyway := annotated(EndpointlessAnnotation, "true")
+				j.have(t, service("a", asking("10.0.0.10"), anyway), service("b", asking("10.0.0.11"), anyway, annotated(PreferredAnnotation, "n1")),
+					service("c", asking("10.0.0.100"), anyway), node("n1", excluded), node(tc.peer, excluded))
+				if tc.spared {
+					j.have(t, node(tc.peer))
+				}
+				j.meet(Peer{Node: tc.peer})
+				expect := func(when string, want [3]string) {
+					t.Helper()
+					j.assess()
+					for j.queue.Len() > 0 {
+						key, _ := j.queue.Get()
+						if strings.HasPrefix(key, "shop/") {
+							j.reconcile(key)
+						}
+						j.queue.Done(key)
+					}
+					for i, name := range []string{"shop/a", "shop/b", "shop/c"} {
+						got := ""
+						if w := j.writer.wants[name]; w != nil {
+							got = w.shown.reason + ": " + w.shown.message
+							if !w.shown.ours || w.shown.announced || w.shown.host != "" || len(w.shown.addrs) > 0 {
+								t.Errorf("%s, %s: %+v", when, name, w.shown)
+							}
+						}
+						if got != want[i] {
+							t.Errorf("%s, %s: the status is to be %q, want %q", when, name, got, want[i])
+						}
+					}
+				}
+				expect("at once", [3]string{})
+				time.Sleep(noneLeftFor - time.Second)
+				expect("before it has lasted", [3]string{})
+				time.Sleep(time.Second)
+				expect("when it has lasted", tc.want)
+				if tc.want[0] == "" {
+					return
+				}
+				held = true // somebody sees more than this node, and has the word
+				j.all()
+				expect("when it is held", [3]string{})
+				held = false
+				time.Sleep(noneLeftFor)
+				expect("when that has ended", tc.want) // no event tells of it
+				j.have(t, node(tc.peer))
+				expect("when a node is left", [3]string{})
+			})
+		})
+	}
+}
+
 // TestForcedInVain: an annotation that does nothing is told of once.
 func TestForcedInVain(t *testing.T) {
 	for _, onDemand := range []bool{false, true} {

@@ -79,6 +79,8 @@ type Options struct {
 	// Fit is told, once all Services were looked at and whenever it changes, whether this node may hold the group's
 	// addresses, and if not, why not; may be nil. It must not block.
 	Fit func(ok bool, reason string)
+	// Vacant says that nobody holds the group's Lease, as this node sees it; nil means that somebody may. It must not block.
+	Vacant func() bool
 	// Complete is called once all Services were looked at and claimed for the first time; may be nil. It must not block.
 	Complete func()
 	// Guard is told which ports of Services' addresses may be reached, before they are claimed and until they have gone;
@@ -186,6 +188,9 @@ func New(o Options) *Controller {
 	}
 	if o.Fit == nil {
 		o.Fit = func(bool, string) {}
+	}
+	if o.Vacant == nil {
+		o.Vacant = func() bool { return false }
 	}
 	if o.Lacks == nil {
 		o.Lacks = func([]string) {}
@@ -472,7 +477,7 @@ func (c *Controller) reconcile(key string) {
 	if !p.Ours {
 		were := r.addrs
 		c.forget(key, r)
-		if c.leads(c.o.Mandate) {
+		if c.leads(c.o.Mandate) || c.deputy() {
 			c.writer.want(key, shown{}, were)
 		}
 		return
@@ -662,18 +667,23 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 }
 
 // show has the status written if this is the node to do it: the one that holds the first address, or, when no node is
-// to hold it, the one that leads the group.
+// to hold it, the one that leads the group, or its deputy.
 func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	mandate := c.o.Mandate
 	if len(p.Addrs) > 0 && p.Announced {
 		mandate = c.mandateOf(p.Addrs[0])
 		r.under(mandate)
 	}
-	if !c.leads(mandate) {
+	leads := c.leads(mandate)
+	if !leads && (mandate != c.o.Mandate || !c.deputy()) {
 		c.writer.drop(key)
 		return
 	}
 	if p.Open {
+		return
+	}
+	if !leads && p.Announced {
+		c.writer.want(key, shown{ours: true, reason: ReasonNoneLeft, message: c.at.noneLeft()}, nil)
 		return
 	}
 	if p.Nowhere && !c.vacant(key, r, p) {
