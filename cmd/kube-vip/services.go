@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kube-vip.io/kube-vip/pkg/arp"
 	"kube-vip.io/kube-vip/pkg/config"
@@ -56,6 +57,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		}
 		election.SetHealth(health, reason)
 	}
+	options.Vacant = func() bool { return election.Vacant() }
 	others := func() (peers []svc.Peer) {
 		for _, m := range w.members.Others() {
 			if slices.Contains(m.Groups, lease) {
@@ -155,21 +157,23 @@ func (w *wiring) fleet(keeper *ha.Keeper) (*ha.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	reserved := map[string]bool{}
-	for _, name := range []string{w.c.Election.LeaseName, w.c.Services.LeaseName} {
-		namespace, lease := leaseKey(w.c, name)
-		reserved[namespace+"/"+lease] = true
-	}
 	return ha.NewFleet(ha.FleetOptions{
 		Identity: w.c.Node.Name, Timing: timing(w.c), Namespace: w.c.Services.Namespace,
 		Renewals: renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Granter: w.table,
-		Reserved: func(namespace, name string) bool {
-			return reserved[namespace+"/"+name] || strings.HasPrefix(name, ha.MemberPrefix)
-		},
-		Keeper: keeper,
-		Led:    func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
-		Log:    w.log, Registerer: w.registry,
+		Reserved: reserved(locks(w.c)), Keeper: keeper,
+		Led: func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
+		Log: w.log, Registerer: w.registry,
 	}), nil
+}
+
+// reserved says which Leases are not to be Services' own: those of the groups, and those of members, which are in the
+// namespace of one of them.
+func reserved(groups svc.Locks) func(namespace, name string) bool {
+	return func(namespace, name string) bool {
+		lease := types.NamespacedName{Namespace: namespace, Name: name}
+		return lease == groups.Group || lease == groups.ControlPlane ||
+			strings.HasPrefix(name, ha.MemberPrefix) && (namespace == groups.Group.Namespace || namespace == groups.ControlPlane.Namespace)
+	}
 }
 
 func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer, access *kube.Access) (svc.Options, error) {
@@ -179,7 +183,7 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 			Namespace: c.Services.Namespace, Class: c.Services.Class.Name, Strict: !c.Services.Class.Legacy, ClassOnly: c.Services.Class.Only,
 		},
 		Allowed: c.Services.AllowedRanges, Endpoints: c.Services.Endpoints, ReadOnly: c.Services.DisableUpdates,
-		PerService: c.Services.Placement == config.PlacementLease, OnDemand: c.Services.OnDemand,
+		PerService: c.Services.Placement == config.PlacementLease, OnDemand: c.Services.OnDemand, Reserved: reserved(locks(c)),
 		Pools:     svc.PoolMode(c.Services.Pools),
 		DNSMode:   names.Mode(c.Network.DNSMode),
 		Exclude:   c.Services.ExcludeLabel == "honour",

@@ -109,7 +109,7 @@ func TestReasonsDoc(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reasons := []string{svc.ReasonRefused, svc.ReasonWithdrawn, svc.ReasonNoAddress, svc.ReasonExhausted, svc.ReasonNotPlaced}
+	reasons := []string{svc.ReasonRefused, svc.ReasonWithdrawn, svc.ReasonNoAddress, svc.ReasonExhausted, svc.ReasonNotPlaced, svc.ReasonNoneLeft}
 	said := messagePatterns(parseSource(t))
 	quoted := 0
 	for line := range strings.Lines(rows) {

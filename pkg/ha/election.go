@@ -97,6 +97,7 @@ type Election struct {
 	told    *fitness   // the last SetHealth; nil before the first
 	standAs *standing  // the last stand; nil before the first
 	contest bool       // somebody else claims what is held
+	vacant  time.Time  // since when nobody holds the Lease, or from when on unless it is renewed; zero before it was seen
 
 	// The fields below are touched by Run's goroutine alone.
 	core      core
@@ -180,6 +181,25 @@ func (e *Election) SetHealth(h Health, reason string) {
 	e.hint()
 }
 
+// Vacant says that nobody holds the Lease, as far as this instance has seen: it was given up, has expired or is not
+// there. Like SetHealth it may be called from any goroutine, and does not block.
+func (e *Election) Vacant() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.vacant.IsZero() && !time.Now().Before(e.vacant)
+}
+
+// seen notes for Vacant what was seen of the Lease.
+func (e *Election) seen() {
+	vacant := e.core.seen
+	if e.core.holder() != "" {
+		vacant = vacant.Add(e.core.duration() + e.core.grace)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.vacant = vacant
+}
+
 // stand says as what this instance stands from now on. Like SetHealth it does not block.
 func (e *Election) stand(s standing) {
 	e.mu.Lock()
@@ -247,6 +267,7 @@ func (e *Election) Run(ctx context.Context) error {
 		now := time.Now()
 		e.core.keep.reach = e.line.get()
 		d := e.choose(now)
+		e.seen()
 		e.apply(calls, &work, d, now)
 		if d.done && !e.claiming {
 			return nil

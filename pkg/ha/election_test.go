@@ -500,6 +500,52 @@ func TestElectionBeginsASilentWatchAgain(t *testing.T) {
 	})
 }
 
+// TestElectionVacant: nobody holds a Lease that is not there, was given up, or has expired, and one who has not seen
+// it yet does not say so.
+func TestElectionVacant(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newAPIServer()
+		blind := newAPIClient(s, 7, nil)
+		blind.set(refused)
+		follower := run(t, s, "node-1", func(o *Options) { o.AwaitHealth = true })
+		stranger := run(t, s, "node-3", func(o *Options) { o.Watches, o.Renewals, o.AwaitHealth = blind, blind, true })
+		follower.SetHealth(Unable, "for now")
+		stranger.SetHealth(Unable, "for now")
+		expect := func(when string, want bool) {
+			t.Helper()
+			if got := follower.Vacant(); got != want {
+				t.Errorf("%s it is vacant: %t, want %t", when, got, want)
+			}
+			if stranger.Vacant() {
+				t.Errorf("%s one who has not seen it calls it vacant", when)
+			}
+		}
+		expect("before it was seen", false)
+		time.Sleep(time.Second)
+		expect("while it is not there", true)
+		holder := run(t, s, "node-2", nil)
+		time.Sleep(time.Minute)
+		expect("while it is held", false)
+		if err := holder.stop(t); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		expect("when it was given up", true)
+		holder = run(t, s, "node-2", nil)
+		time.Sleep(10 * time.Second)
+		expect("while it is held again", false)
+		holder.client.set(refused)
+		time.Sleep(fast.Renew)
+		expect("while it may yet be renewed", false)
+		time.Sleep(fast.Lease)
+		expect("when it has expired", true)
+		holder.client.set(up)
+		if err := errors.Join(holder.stop(t), follower.stop(t), stranger.stop(t)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A Lease that was deleted while the watch was broken is missed by the list that follows.
 func TestElectionMakesTheLeaseAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -16,7 +16,8 @@ const (
 	// holds them.
 	InterfaceAnnotation = "kube-vip.io/serviceInterface"
 	// LeaseAnnotation is the Lease, name or namespace/name, under which a Service is held when each has its own. Services
-	// that name the same are held by the same node. Not with externalTrafficPolicy Local.
+	// that name the same are held by the same node. Not with externalTrafficPolicy Local, and not one of kube-vip's own
+	// or of Kubernetes' namespaces.
 	LeaseAnnotation = "kube-vip.io/leaseName"
 	// ForceAnnotation gives a Service a Lease of its own where Options.OnDemand allows it.
 	ForceAnnotation = "kube-vip.io/forcePerServiceElection"
@@ -54,7 +55,7 @@ func Annotations() []Annotation {
 		{Key: InterfaceAnnotation, Values: "an interface, or `auto`",
 			Effect: "the interface that carries the addresses; `auto` is the one whose subnet holds them"},
 		{Key: LeaseAnnotation, Values: "a Lease: name or namespace/name",
-			Effect: "the Lease of a Service that has one of its own; those that name the same are held by the same node; not with `externalTrafficPolicy: Local` or a `nodeSelector`"},
+			Effect: "the Lease of a Service that has one of its own; those that name the same are held by the same node; not with `externalTrafficPolicy: Local` or a `nodeSelector`; none of kube-vip's other Leases, none in `kube-system`, `kube-node-lease` or `kube-public` but for a Service there"},
 		{Key: ForceAnnotation, Values: "`true`", Effect: "the Service has a Lease of its own, where `per_service_election_on_demand` is set"},
 		{Key: SelectorAnnotation, Values: "a label selector, as for `kubectl -l`", Effect: "only nodes that match it hold the addresses"},
 		{Key: PreferredAnnotation, Values: "a node", Effect: "the node that tries first when the addresses are to be held anew; what is held elsewhere stays there"},

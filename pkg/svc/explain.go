@@ -62,7 +62,8 @@ type HeldAddress struct {
 	Address netip.Addr `json:"address"`
 	// SharedWith are the other Services that have it.
 	SharedWith []string `json:"sharedWith,omitempty"`
-	Lease      string   `json:"lease"`
+	// Lease is the one that it is held under; empty when the Service is refused that.
+	Lease string `json:"lease"`
 }
 
 // Readiness is where a Service has endpoints: the nodes that have ready ones, and those whose best ones are
@@ -97,7 +98,7 @@ type Holding struct {
 }
 
 // Explain says everything about the Service, which must be in the World. It is pure. Of the Options it uses the
-// Mandate, Elsewhere, PerService, Rules, Allowed, Placement, Exclude, ReadOnly and Pools.
+// Mandate, Elsewhere, PerService, Reserved, Rules, Allowed, Placement, Exclude, ReadOnly and Pools.
 func Explain(o Options, locks Locks, w World, service types.NamespacedName) (Explanation, error) {
 	i := slices.IndexFunc(w.Services, func(s *corev1.Service) bool { return key(s) == service.String() })
 	if i < 0 {
@@ -140,6 +141,9 @@ func (j *judge) holdings(x *Explanation, s *corev1.Service, p Plan, endpoints En
 		shared := j.sharers(a, x.Service)
 		x.Addresses = append(x.Addresses, HeldAddress{Address: a, SharedWith: shared, Lease: lease.String()})
 		if !p.Announced {
+			if p.leaseless() {
+				x.Addresses[len(x.Addresses)-1].Lease = ""
+			}
 			continue
 		}
 		if i := slices.IndexFunc(x.Holdings, func(h Holding) bool { return h.Lease == lease.String() }); i >= 0 {
@@ -173,6 +177,7 @@ func (j *judge) contradictions(s *corev1.Service, p Plan, x Explanation) []strin
 	case st.Announced == "":
 		say("its status has no condition %s: nobody has written one yet; the log of the holder says why, if this stays", ConditionAnnounced)
 		return list
+	case p.Announced && st.Reason == ReasonNoneLeft && len(x.Holdings) > 0 && !x.Holdings[0].Live: // so it is
 	case p.Announced && st.Announced != string(corev1.ConditionTrue):
 		say("its condition says %s: %s", st.Reason, st.Message)
 	case st.Announced != string(corev1.ConditionTrue):

@@ -233,6 +233,18 @@ func TestExplain(t *testing.T) {
 			change: replace(lease("shop", "web", "n3", time.Second)),
 			want: "n3 holds 10.0.0.10\n10.0.0.10 shop/web: annotation kube-vip.io/leaseName\n  n3 holds may rank 0\n  n2 may rank 1\n  n1 may rank 2\n" +
 				"  w1: no kube-vip runs there\n  without n3: [n2 n1] in turn true after 5.25 s\n"},
+		{name: "kube-vip's own Lease", s: service("a", asking("10.0.0.10"), annotated(LeaseAnnotation, "kube-system/plndr-svcs-lock"), held("n1", "10.0.0.10")), o: Options{PerService: true},
+			want: "it is not announced: refused kube-system/plndr-svcs-lock: kube-vip uses that Lease itself: name another by the annotation kube-vip.io/leaseName\n" +
+				"but its condition still says: node n1 holds 10.0.0.10\nbut its status lists 10.0.0.10, and it is to have none\n"},
+		{name: "no Lease's name", s: service("a", asking("10.0.0.10"), annotated(LeaseAnnotation, "Bad_Name"), withheld(ReasonRefused, "x")), o: Options{PerService: true},
+			want: "it is not announced: refused Bad_Name: the annotation kube-vip.io/leaseName is no Lease's name: write name or namespace/name, in lower-case letters, digits, dots and hyphens\n"},
+		{name: "the scheduler's Lease, and an older Service has the address as well", s: service("a", asking("10.0.0.10"), annotated(LeaseAnnotation, "kube-system/kube-scheduler"), withheld(ReasonRefused, "x")), o: Options{PerService: true},
+			change: older(service("b", asking("10.0.0.10"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })),
+			want:   "it is not announced: refused kube-system/kube-scheduler: the annotation kube-vip.io/leaseName may not name a Lease in kube-system, where Kubernetes has its own: write a name alone, for one in shop\n"},
+		{name: "an older Service with the address is refused its Lease", s: service("a", asking("10.0.0.10"), held("n3", "10.0.0.10")), o: Options{PerService: true},
+			change: both(older(service("b", asking("10.0.0.10"), annotated(LeaseAnnotation, "Bad_Name"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })), replace(lease("shop", "kubevip-a", "n3", time.Second))),
+			want: "n3 holds 10.0.0.10\n10.0.0.10 shop/kubevip-a: that of the oldest of the Services that share the address\n  n1 may rank 0\n  n2 may rank 1\n  n3 holds may rank 2\n" +
+				"  w1: no kube-vip runs there\n  without n3: [n1 n2] in turn true after 5.25 s\n"},
 		{name: "shared with a Local one", s: service("a", asking("10.0.0.10"), local, held("n1", "10.0.0.10")),
 			change: older(service("b", asking("10.0.0.10"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })),
 			want: "n1 holds 10.0.0.10\n10.0.0.10 kube-system/plndr-svcs-lock: it shares its address with a Service of the leader's\n  n1 holds may\n  n2 may\n" +
@@ -266,6 +278,16 @@ func TestExplain(t *testing.T) {
 			change: replace(lease("kube-system", ha.MemberPrefix+"n2", "", time.Second, func(l *coordinationv1.Lease) { l.Labels = map[string]string{ha.MemberLabel: "true"} }), member("n3", time.Second, "plndr-cp-lock")),
 			want: "n1 holds 10.0.0.10\n10.0.0.10" + byGroup + "  n1 holds may\n  n3: kube-vip there does not care for Services\n  n2: kube-vip has stopped there\n" +
 				"  w1: no kube-vip runs there\n  without n1: [] in turn false after 5.25 s\n"},
+		{name: "no node is left", s: service("a", asking("10.0.0.10"), withheld(ReasonNoneLeft, "no node is left")), o: Options{Exclude: true},
+			change: both(replace(lease("kube-system", "plndr-svcs-lock", "", time.Second)), func(w *World) {
+				for i, n := range w.Nodes[:3] {
+					w.Nodes[i] = addressed(n.Name, n.Status.Addresses[0].Address, corev1.LabelNodeExcludeBalancers)
+				}
+			}),
+			want: "nobody holds 10.0.0.10: no node may, see the candidates; the Lease kube-system/plndr-svcs-lock names nobody\n10.0.0.10" + byGroup +
+				"  n1: node n1 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n" +
+				"  n2: node n2 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n" +
+				"  n3: node n3 has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)\n  w1: no kube-vip runs there\n"},
 		{name: "a stranger has the Lease, and the status names another", s: service("a", asking("10.0.0.10"), held("n1", "10.0.0.10")),
 			change: replace(lease("kube-system", "plndr-svcs-lock", "stranger", time.Second)),
 			want: "stranger holds 10.0.0.10\n10.0.0.10" + byGroup + "  n1 may\n  n2 may\n  n3 may\n  w1: no kube-vip runs there\n  without stranger: [n1 n2 n3] in turn false after 5.25 s\n" +
@@ -290,7 +312,7 @@ func TestExplain(t *testing.T) {
 				"a cloud provider gives addresses out (Lease kube-system/kube-vip-cloud-controller)\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.o.Mandate = groupLock.Name
+			tc.o.Mandate, tc.o.Reserved = groupLock.Name, testReserved
 			tc.o.Elsewhere = func(a netip.Addr) (string, bool) { return planeLock.Name, a == netip.MustParseAddr("10.0.0.100") }
 			tc.s.CreationTimestamp = metav1.NewTime(now.Add(-time.Minute))
 			w := world(tc.change, tc.s)
@@ -300,6 +322,11 @@ func TestExplain(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, digest(x)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, a := range x.Addresses {
+				if leaseless := tc.s.Annotations[LeaseAnnotation] != "" && !x.Announced; leaseless != (a.Lease == "") {
+					t.Errorf("%s is held under the Lease %q", a.Address, a.Lease)
+				}
 			}
 		})
 	}
@@ -318,6 +345,7 @@ func TestSurvey(t *testing.T) {
 		service("silent", asking("10.0.0.13")),
 		service("withdrawn", asking("10.0.0.14"), withheld(ReasonWithdrawn, "it has no ready endpoint")),
 		service("local", asking("10.0.0.15"), local, held("n2", "10.0.0.15")),
+		service("lease", asking("10.0.0.17"), local, annotated(LeaseAnnotation, "Bad_Name"), withheld(ReasonRefused, "x")),
 		service("not-ours", asking("10.0.0.16"), class("metallb")),
 		service("plane", asking("10.0.0.100"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 80 }, plane, held("n2", "10.0.0.100")),
 	}
@@ -333,6 +361,7 @@ func TestSurvey(t *testing.T) {
 	want := []string{
 		"apps/plane 10.0.0.100 kube-system/plndr-cp-lock n2 true announced",
 		"shop/held 10.0.0.10 kube-system/plndr-svcs-lock n1 true announced",
+		"shop/lease 10.0.0.17 - false refused Bad_Name: the annotation kube-vip.io/leaseName is no Lease's name: write name or namespace/name, in lower-case letters, digits, dots and hyphens",
 		"shop/local 10.0.0.15 shop/kubevip-local n2 false nobody holds it: n2 has not renewed the Lease shop/kubevip-local for 8s",
 		"shop/none  - false pool range-shop has no IPv4 address left",
 		"shop/other-host 10.0.0.11 kube-system/plndr-svcs-lock n1 false the Lease names n1, and the status n2",

@@ -72,7 +72,7 @@ func (j *judge) seat(s *corev1.Service) {
 	}
 	name := key(s)
 	j.book.set(tenant(s), p.Addrs)
-	j.known[name] = &entry{addrs: p.Addrs, own: p.Own, lease: leaseOf(s), born: s.CreationTimestamp.Time}
+	j.known[name] = &entry{addrs: p.Addrs, own: p.Own, lease: p.Lease, born: s.CreationTimestamp.Time}
 	for _, a := range p.Addrs {
 		if j.users[a] == nil {
 			j.users[a] = map[string]struct{}{}

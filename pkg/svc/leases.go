@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"kube-vip.io/kube-vip/pkg/ha"
 )
@@ -28,16 +29,32 @@ type Leases interface {
 
 var _ Leases = (*ha.Fleet)(nil)
 
-// leaseOf is the Lease that a Service is held under when it does not belong to the group.
-func leaseOf(s *corev1.Service) types.NamespacedName {
-	lease := types.NamespacedName{Namespace: s.Namespace, Name: LeasePrefix + s.Name}
-	if name := strings.TrimSpace(s.Annotations[LeaseAnnotation]); name != "" {
-		lease.Name = name
-		if namespace, name, ok := strings.Cut(name, "/"); ok {
-			lease = types.NamespacedName{Namespace: namespace, Name: name}
-		}
+// namespacesOfKubernetes have Leases by which components of the cluster elect their leaders and nodes tell that they
+// live. Who may edit a Service anywhere could have kube-vip take one in the moment in which nobody holds it.
+var namespacesOfKubernetes = [...]string{metav1.NamespaceSystem, corev1.NamespaceNodeLease, metav1.NamespacePublic}
+
+// leaseOf is the Lease that s is held under when it does not belong to the group. There is none if the Refusal has a
+// Code. Every node must come to the same answer, so it goes by the Service and the settings alone.
+func (o Options) leaseOf(s *corev1.Service) (types.NamespacedName, Refusal) {
+	text := cmp.Or(strings.TrimSpace(s.Annotations[LeaseAnnotation]), LeasePrefix+s.Name)
+	lease := types.NamespacedName{Namespace: s.Namespace, Name: text}
+	if namespace, name, ok := strings.Cut(text, "/"); ok {
+		lease = types.NamespacedName{Namespace: namespace, Name: name}
 	}
-	return lease
+	why := ""
+	switch {
+	case len(validation.IsDNS1123Label(lease.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(lease.Name)) > 0:
+		why = "the annotation " + LeaseAnnotation + " is no Lease's name: write name or namespace/name, in lower-case letters, digits, dots and hyphens"
+	case o.Rules.Namespace != "" && lease.Namespace != o.Rules.Namespace:
+		why = fmt.Sprintf("the annotation %s may name only a Lease in %s, for others are not watched (svc_namespace): write a name alone", LeaseAnnotation, o.Rules.Namespace)
+	case o.Reserved != nil && o.Reserved(lease.Namespace, lease.Name):
+		why = "kube-vip uses that Lease itself: name another by the annotation " + LeaseAnnotation
+	case lease.Namespace != s.Namespace && slices.Contains(namespacesOfKubernetes[:], lease.Namespace):
+		why = fmt.Sprintf("the annotation %s may not name a Lease in %s, where Kubernetes has its own: write a name alone, for one in %s", LeaseAnnotation, lease.Namespace, s.Namespace)
+	default:
+		return lease, Refusal{}
+	}
+	return types.NamespacedName{}, refuse(RefusedLease, why).of(text)
 }
 
 // ownerOf is what has the Lease deleted along with its Service; nil for a Lease that has no single one.
@@ -70,6 +87,9 @@ func tenureOf(users map[string]struct{}, known map[string]*entry, group string) 
 		}
 		if !r.own {
 			return own, group
+		}
+		if r.lease == (types.NamespacedName{}) {
+			continue // it is refused one, and holds nothing
 		}
 		if first == nil || cmp.Or(r.born.Compare(first.born), cmp.Compare(key, name)) < 0 {
 			first, name = r, key

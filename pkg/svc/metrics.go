@@ -98,14 +98,14 @@ func States() []Label {
 // state is the one that a plan comes to.
 func (p Plan) state() State {
 	switch {
-	case len(p.Addrs) == 0 && len(p.Refused) > 0:
+	case len(p.Addrs) == 0 && len(p.Refused) > 0, p.leaseless():
 		return StateRefused
 	case len(p.Addrs) == 0:
 		return StateNoAddress
-	case !p.Announced:
-		return StateWithdrawn
 	case p.Nowhere:
 		return StateNoNode
+	case !p.Announced:
+		return StateWithdrawn
 	}
 	return StateAnnounced
 }

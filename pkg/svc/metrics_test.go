@@ -61,7 +61,7 @@ func TestCount(t *testing.T) {
 		"kube_vip_service_refused_total node-address": 2, "kube_vip_service_refused_total family": 1,
 	})
 	m.count(a, refused)
-	m.count(b, Plan{Addrs: some, Announced: true, Nowhere: true})
+	m.count(b, Plan{Addrs: some, Nowhere: true})
 	m.leave("shop/a", a)
 	want("refused again, and gone", map[string]float64{
 		"kube_vip_active_services shop": 1, "kube_vip_services no-node": 1,

@@ -1,6 +1,7 @@
 package svc
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -31,6 +32,7 @@ type footing struct {
 	none     time.Time // since when no node is left; zero while one is
 	noneSaid string    // what was logged of it
 	noneTold string    // what was written as an Event
+	deputy   bool      // this node was its leader's deputy when last looked at
 	weight   string    // what was said of this node's weight
 	told     bool      // whether this node fits was told
 	forced   bool      // it was said that an annotation does nothing
@@ -140,7 +142,7 @@ func (c *Controller) alarm() {
 		if c.at.noneSaid != "" {
 			c.log.Info("a node is left to hold Services' addresses again")
 		}
-		c.at.none, c.at.noneSaid, c.at.noneTold = time.Time{}, "", ""
+		c.at.none, c.at.noneSaid, c.at.noneTold, c.at.deputy = time.Time{}, "", "", false
 		return
 	}
 	if c.at.none.IsZero() {
@@ -157,7 +159,33 @@ func (c *Controller) alarm() {
 	if node := c.sources.node(c.o.Node); node != nil && text != c.at.noneTold && c.writer.events.warn(node, ReasonNoneLeft, text) {
 		c.at.noneTold = text
 	}
+	c.depute()
 }
+
+// deputy says that the group has no leader, since no node may be it, and that it is this one that writes in its place
+// what becomes of Services: the first of the members by name. Who leads all the same, by what it alone sees, has the Lease,
+// and the word. Two that see other members for a while may both be deputies; they write the same, or are corrected by
+// the version that they write onto.
+func (c *Controller) deputy() bool {
+	return c.at.noneSaid != "" && c.o.Node == c.at.sorted()[0].Name && c.o.Vacant()
+}
+
+// depute has all Services looked at when this node becomes the deputy. That the Lease is vacant is no event.
+func (c *Controller) depute() {
+	was := c.at.deputy
+	if c.at.deputy = c.deputy(); c.at.deputy && !was {
+		c.all()
+	}
+	c.queue.AddAfter(clusterKey, noneLeftFor)
+}
+
+// sorted lists the members by name.
+func (f footing) sorted() []Member {
+	return slices.SortedFunc(slices.Values(f.members), func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// noneLeft is what a Service's status says when no node is left, in the same words whichever node writes it.
+func (f footing) noneLeft() string { return noneLeft(f.sorted()) }
 
 // mind has the worker look again when others come or go, for which there is no event.
 func (c *Controller) mind(ctx context.Context) {

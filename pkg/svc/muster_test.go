@@ -282,6 +282,79 @@ func TestAlarm(t *testing.T) {
 	})
 }
 
+// TestDeputy: when no node may lead, the first by name writes what becomes of Services, once it has lasted and while
+// nobody holds the Lease; nobody else does, and not of what is held under another mandate.
+func TestDeputy(t *testing.T) {
+	const why = " has the label node.kubernetes.io/exclude-from-external-load-balancers (svc_exclude_label)"
+	group := "NoNodeLeft: no node is left to hold Services' addresses: "
+	for _, tc := range []struct {
+		name   string
+		peer   string // the other member, which is excluded
+		spared bool   // it is not
+		held   bool   // somebody holds the group's Lease
+		want   [3]string
+	}{
+		{name: "the first", peer: "n2", want: [3]string{group + "node n1" + why + "; node n2" + why, "NoNode: no node can hold it: node n1" + why + "; node n2" + why, ""}},
+		{name: "not the first", peer: "n0"},
+		{name: "one is left", peer: "n2", spared: true},
+		{name: "one holds all the same", peer: "n2", held: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held := tc.held
+				j := newAssessor(t, Options{Pools: PoolsOff, Vacant: func() bool { return !held },
+					Elsewhere: func(a netip.Addr) (string, bool) { return "plane", a.String() == "10.0.0.100" }})
+				anyway := annotated(EndpointlessAnnotation, "true")
+				j.have(t, service("a", asking("10.0.0.10"), anyway), service("b", asking("10.0.0.11"), anyway, annotated(PreferredAnnotation, "n1")),
+					service("c", asking("10.0.0.100"), anyway), node("n1", excluded), node(tc.peer, excluded))
+				if tc.spared {
+					j.have(t, node(tc.peer))
+				}
+				j.meet(Peer{Node: tc.peer})
+				expect := func(when string, want [3]string) {
+					t.Helper()
+					j.assess()
+					for j.queue.Len() > 0 {
+						key, _ := j.queue.Get()
+						if strings.HasPrefix(key, "shop/") {
+							j.reconcile(key)
+						}
+						j.queue.Done(key)
+					}
+					for i, name := range []string{"shop/a", "shop/b", "shop/c"} {
+						got := ""
+						if w := j.writer.wants[name]; w != nil {
+							got = w.shown.reason + ": " + w.shown.message
+							if !w.shown.ours || w.shown.announced || w.shown.host != "" || len(w.shown.addrs) > 0 {
+								t.Errorf("%s, %s: %+v", when, name, w.shown)
+							}
+						}
+						if got != want[i] {
+							t.Errorf("%s, %s: the status is to be %q, want %q", when, name, got, want[i])
+						}
+					}
+				}
+				expect("at once", [3]string{})
+				time.Sleep(noneLeftFor - time.Second)
+				expect("before it has lasted", [3]string{})
+				time.Sleep(time.Second)
+				expect("when it has lasted", tc.want)
+				if tc.want[0] == "" {
+					return
+				}
+				held = true // somebody sees more than this node, and has the word
+				j.all()
+				expect("when it is held", [3]string{})
+				held = false
+				time.Sleep(noneLeftFor)
+				expect("when that has ended", tc.want) // no event tells of it
+				j.have(t, node(tc.peer))
+				expect("when a node is left", [3]string{})
+			})
+		})
+	}
+}
+
 // TestForcedInVain: an annotation that does nothing is told of once.
 func TestForcedInVain(t *testing.T) {
 	for _, onDemand := range []bool{false, true} {
@@ -317,6 +390,60 @@ func TestStand(t *testing.T) {
 		if len(j.leases.stood) != 1 || fmt.Sprint(j.leases.stood[0].Rank) != name {
 			t.Errorf("it stands as %+v, want rank %s", j.leases.stood, name)
 		}
+	}
+}
+
+// TestRefusedLease: a Service that is refused its Lease is held by nobody, the group's leader says so, and who shares the
+// address is looked at again, for its Lease is another one now.
+func TestRefusedLease(t *testing.T) {
+	j := newAssessor(t, Options{PerService: true, Reserved: testReserved})
+	j.have(t, node("n1"))
+	j.assess()
+	born := time.Now()
+	share := func(name, lease string, port int32) *corev1.Service {
+		s := service(name, asking("10.0.0.10"), annotated(EndpointlessAnnotation, "true"), annotated(LeaseAnnotation, lease))
+		s.Spec.Ports = []corev1.ServicePort{{Port: port}}
+		born = born.Add(time.Second)
+		s.CreationTimestamp.Time = born
+		return s
+	}
+	stood := func(name string) string {
+		j.leases.stood = nil
+		j.reconcile("shop/" + name)
+		var list []string
+		for _, c := range j.leases.stood {
+			list = append(list, c.Mandate())
+		}
+		return strings.Join(list, " ")
+	}
+	expect := func(name, want string) {
+		t.Helper()
+		if got := stood(name); got != want {
+			t.Errorf("%s: it stands for %q, want %q", name, got, want)
+		}
+	}
+	j.have(t, share("a", "together", 80), share("b", "", 81))
+	expect("a", "shop/together")
+	expect("b", "shop/together")
+	for j.queue.Len() > 0 {
+		key, _ := j.queue.Get()
+		j.queue.Done(key)
+	}
+	j.have(t, share("a", "kube-system/kube-scheduler", 80))
+	expect("a", "")
+	if j.writer.wants["shop/a"] != nil {
+		t.Error("one that does not lead writes the status")
+	}
+	if n := j.queue.Len(); n != 2 {
+		t.Errorf("%d that have the address are looked at again, want both", n)
+	}
+	expect("b", "shop/kubevip-b")
+	j.Led("group", ha.Lead{Held: true})
+	expect("a", "")
+	want := shown{ours: true, reason: ReasonRefused, message: "refused kube-system/kube-scheduler: the annotation kube-vip.io/leaseName may not name a Lease in kube-system, " +
+		"where Kubernetes has its own: write a name alone, for one in shop"}
+	if got := j.writer.wants["shop/a"]; got == nil || !got.shown.equal(want) {
+		t.Errorf("the status is to be %+v, want %+v", got, want)
 	}
 }
 

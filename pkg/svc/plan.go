@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kube-vip.io/kube-vip/pkg/pool"
 	"kube-vip.io/kube-vip/pkg/vip"
@@ -42,7 +43,7 @@ type Plan struct {
 	// Addrs are the addresses that it is to have, in order; From says where they are written.
 	Addrs []netip.Addr
 	From  string
-	// Refused are the addresses that it asked for and does not get.
+	// Refused are the addresses that it asked for and does not get, and the Lease.
 	Refused []Refusal
 	// Names are the DNS names that it asks for, and Open says that one of them has not been looked up yet.
 	Names []string
@@ -55,8 +56,10 @@ type Plan struct {
 	Announced bool
 	// Short says what it should have besides; what it has already is held all the same.
 	Short string
-	// Own says that the Service has a Lease of its own, since not every node can serve it.
-	Own bool
+	// Own says that the Service has a Lease of its own, since not every node can serve it. Lease is that one, or empty
+	// when it is among the Refused: then nobody is to hold the addresses, which are kept for it.
+	Own   bool
+	Lease types.NamespacedName
 	// Candidate says that this node may hold the addresses; if not, Reason says why not.
 	Candidate bool
 	Reason    string
@@ -95,6 +98,14 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 			continue
 		}
 		p.Addrs = append(p.Addrs, addr)
+	}
+	if p.Own {
+		var no Refusal
+		if p.Lease, no = o.leaseOf(s); no.Code != "" {
+			p.Refused = append(p.Refused, no)
+			p.Reason = "refused " + p.refusals()
+			return p
+		}
 	}
 	p.Wanting = asked.from == "" || asked.allocated && (len(p.Refused) > 0 || len(p.Addrs) < len(familiesOf(s)) && dual(s))
 	p.Reason = p.lacking(s)
@@ -185,6 +196,9 @@ func (p Plan) kept(s *corev1.Service) bool {
 	has := given(s)
 	return slices.ContainsFunc(p.Addrs, func(a netip.Addr) bool { return slices.Contains(has, a) })
 }
+
+// leaseless says that the Service is refused its Lease.
+func (p Plan) leaseless() bool { return slices.Contains(p.codes(), RefusedLease) }
 
 func (p Plan) refusals() string { return join(p.Refused) }
 

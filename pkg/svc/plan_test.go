@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/pool"
 )
 
@@ -192,6 +193,73 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPlanLease: which Leases a Service may have held its addresses under, and that one without any keeps them.
+func TestPlanLease(t *testing.T) {
+	const name = "the annotation kube-vip.io/leaseName "
+	in := func(namespace string) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Namespace = namespace }
+	}
+	called := func(name string) func(*corev1.Service) { return func(s *corev1.Service) { s.Name = name } }
+	long := strings.Repeat("a", 254)
+	for _, tc := range []struct {
+		name   string
+		lease  string // the annotation
+		change []func(*corev1.Service)
+		only   string // svc_namespace
+		shared bool   // it belongs to the group: the annotation does nothing
+		want   string
+		no     string // part of what it is refused for
+	}{
+		{name: "none", want: "shop/kubevip-a"},
+		{name: "a name", lease: " together ", want: "shop/together"},
+		{name: "a name with dots", lease: "web.example.com", want: "shop/web.example.com"},
+		{name: "in another namespace", lease: "web/together", want: "web/together"},
+		{name: "another Service's", lease: "web/kubevip-b", want: "web/kubevip-b"},
+		{name: "no name", lease: "Bad_Name", no: "Bad_Name: " + name + "is no Lease's name: write name or namespace/name, in lower-case letters, digits, dots and hyphens"},
+		{name: "too long a name", lease: long, no: long + ": " + name + "is no Lease's name"},
+		{name: "as long as can be", lease: long[1:], want: "shop/" + long[1:]},
+		{name: "three parts", lease: "a/b/c", no: "a/b/c: " + name + "is no Lease's name"},
+		{name: "an empty namespace", lease: "/together", no: "/together: " + name + "is no Lease's name"},
+		{name: "an empty name", lease: "shop/", no: "shop/: " + name + "is no Lease's name"},
+		{name: "no namespace", lease: "my.shop/together", no: "my.shop/together: " + name + "is no Lease's name"},
+		{name: "the group's", lease: "kube-system/plndr-svcs-lock", no: "kube-system/plndr-svcs-lock: kube-vip uses that Lease itself: name another by " + name[:len(name)-1]},
+		{name: "the group's, from its namespace", lease: "plndr-svcs-lock", change: []func(*corev1.Service){in("kube-system")}, no: "plndr-svcs-lock: kube-vip uses that Lease itself"},
+		{name: "the group's name elsewhere", lease: "plndr-svcs-lock", want: "shop/plndr-svcs-lock"},
+		{name: "the control plane's", lease: "kube-system/plndr-cp-lock", no: "kube-system/plndr-cp-lock: kube-vip uses that Lease itself"},
+		{name: "a member's", lease: "kube-system/kubevip-member-n1", no: "kube-system/kubevip-member-n1: kube-vip uses that Lease itself"},
+		{name: "a member's, by the Service's name", change: []func(*corev1.Service){in("kube-system"), called("member-n1")}, no: "kubevip-member-n1: kube-vip uses that Lease itself"},
+		{name: "like a member's, and elsewhere", change: []func(*corev1.Service){called("member-n1")}, want: "shop/kubevip-member-n1"},
+		{name: "the scheduler's", lease: "kube-system/kube-scheduler", no: "kube-system/kube-scheduler: " + name + "may not name a Lease in kube-system, where Kubernetes has its own: write a name alone, for one in shop"},
+		{name: "a node's", lease: "kube-node-lease/n1", no: "kube-node-lease/n1: " + name + "may not name a Lease in kube-node-lease"},
+		{name: "a public one", lease: "kube-public/x", no: "kube-public/x: " + name + "may not name a Lease in kube-public"},
+		{name: "one of Kubernetes' namespace, from there", lease: "together", change: []func(*corev1.Service){in("kube-system")}, want: "kube-system/together"},
+		{name: "another of Kubernetes' namespaces", lease: "kube-node-lease/n1", change: []func(*corev1.Service){in("kube-system")}, no: "kube-node-lease/n1: " + name + "may not name a Lease in kube-node-lease"},
+		{name: "in the only namespace", lease: "shop/together", only: "shop", want: "shop/together"},
+		{name: "outside the only namespace", lease: "web/together", only: "shop", no: "web/together: " + name + "may name only a Lease in shop, for others are not watched (svc_namespace): write a name alone"},
+		{name: "a Service of the group's", lease: "Bad_Name", shared: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := service("a", append([]func(*corev1.Service){asking("10.0.0.10"), annotated(LeaseAnnotation, tc.lease)}, tc.change...)...)
+			p := plan(s, Options{PerService: !tc.shared, Rules: Rules{Namespace: tc.only}, Reserved: testReserved}, Facts{Node: "n1", Clash: func(netip.Addr) string { return "" }})
+			if got := strings.TrimPrefix(p.Lease.String(), "/"); got != tc.want || join(p.Addrs) != "10.0.0.10" {
+				t.Errorf("the Lease is %q and the addresses %s, want %q and 10.0.0.10", got, join(p.Addrs), tc.want)
+			}
+			refused := tc.no != ""
+			if p.Announced == refused || p.Candidate == refused || refused != (p.state() == StateRefused) || refused != (fmt.Sprint(p.codes()) == "[lease]") {
+				t.Errorf("announced %t, candidate %t, state %s, codes %v", p.Announced, p.Candidate, p.state(), p.codes())
+			}
+			if refused && !strings.HasPrefix(p.Reason, "refused "+tc.no) || !refused && p.Reason != "" {
+				t.Errorf("the reason is %q, want refused %s", p.Reason, tc.no)
+			}
+		})
+	}
+}
+
+// testReserved are the Leases that are used otherwise where the others are as usual.
+func testReserved(namespace, name string) bool {
+	return namespace == "kube-system" && (name == groupLock.Name || name == planeLock.Name || strings.HasPrefix(name, ha.MemberPrefix))
 }
 
 func TestEndpoints(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Refusal is an address that a Service is not to have, and why.
+// Refusal is an address, or a Lease, that a Service is not to have, and why.
 type Refusal struct {
 	// Entry is what was asked for, as it was written.
 	Entry string `json:"entry"`
@@ -60,6 +60,7 @@ const (
 	RefusedServiceNetwork RefusalCode = "cluster-ip-network"
 	RefusedNotAllowed     RefusalCode = "not-allowed"
 	RefusedClash          RefusalCode = "clash"
+	RefusedLease          RefusalCode = "lease" // and with it all addresses
 )
 
 // Label is one value of a metric's label.
@@ -83,5 +84,6 @@ func RefusalCodes() []Label {
 		{string(RefusedServiceNetwork), "that asks for an address of the cluster IPs' network"},
 		{string(RefusedNotAllowed), "that asks for an address outside the allowed ranges"},
 		{string(RefusedClash), "one of whose ports another Service, or the control plane, has on the address"},
+		{string(RefusedLease), "whose annotation `" + LeaseAnnotation + "` names a Lease that it can not have"},
 	}
 }

@@ -53,6 +53,9 @@ func (j *judge) rows(s *corev1.Service) []Row {
 		rows = append(rows, row)
 	}
 	for _, r := range p.Refused {
+		if r.Code == RefusedLease && len(p.Addrs) > 0 {
+			continue // the rows of the addresses say it
+		}
 		rows = append(rows, Row{VIP: r.Entry, Service: key(s), State: "refused: " + r.Reason})
 	}
 	if len(rows) > 0 {

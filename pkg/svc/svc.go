@@ -60,6 +60,8 @@ type Options struct {
 	PerService, OnDemand bool
 	// Leases are stood for by this.
 	Leases Leases
+	// Reserved says which Leases are none of Services' own, but the groups' or the members'; may be nil.
+	Reserved func(namespace, name string) bool
 	// Others lists the other nodes on which kube-vip runs; may be nil. Lacks is told, at the start and whenever it
 	// changes, what this node has no place for, for the Others of the others; may be nil. Neither must block.
 	Others func() []Peer
@@ -77,6 +79,8 @@ type Options struct {
 	// Fit is told, once all Services were looked at and whenever it changes, whether this node may hold the group's
 	// addresses, and if not, why not; may be nil. It must not block.
 	Fit func(ok bool, reason string)
+	// Vacant says that nobody holds the group's Lease, as this node sees it; nil means that somebody may. It must not block.
+	Vacant func() bool
 	// Complete is called once all Services were looked at and claimed for the first time; may be nil. It must not block.
 	Complete func()
 	// Guard is told which ports of Services' addresses may be reached, before they are claimed and until they have gone;
@@ -153,9 +157,10 @@ type entry struct {
 	owners []string               // of the claims made for it
 	stands []types.NamespacedName // the Leases that this node stands for on its behalf
 	own    bool                   // it is to have a Lease of its own
-	lease  types.NamespacedName   // which that would be
+	lease  types.NamespacedName   // which; empty when it is refused that, or has none
 	born   time.Time
-	wasOwn bool // own when others were told of it
+	wasOwn bool                 // own when others were told of it
+	was    types.NamespacedName // lease likewise
 	places []vip.Place
 	group  bool // it is to be held under the group's Lease
 
@@ -186,6 +191,9 @@ func New(o Options) *Controller {
 	}
 	if o.Fit == nil {
 		o.Fit = func(bool, string) {}
+	}
+	if o.Vacant == nil {
+		o.Vacant = func() bool { return false }
 	}
 	if o.Lacks == nil {
 		o.Lacks = func([]string) {}
@@ -475,7 +483,7 @@ func (c *Controller) reconcile(key string) {
 	if !p.Ours {
 		were := r.addrs
 		c.forget(key, r)
-		if c.leads(c.o.Mandate) {
+		if c.leads(c.o.Mandate) || c.deputy() {
 			c.writer.want(key, shown{}, were)
 		}
 		return
@@ -495,7 +503,7 @@ func (c *Controller) reconcile(key string) {
 		c.queue.Forget(key)
 	}
 	r.failed = false
-	r.own, r.lease, r.born = p.Own, leaseOf(s), s.CreationTimestamp.Time
+	r.own, r.lease, r.born = p.Own, p.Lease, s.CreationTimestamp.Time
 	c.at.stale = r.lack(p) || c.at.stale
 	if !p.Nowhere {
 		r.nowhere = time.Time{}
@@ -547,10 +555,10 @@ func (c *Controller) use(key string, s *corev1.Service, r *entry, p Plan) {
 			c.queue.Add(waiting)
 		}
 	}
-	if slices.Equal(r.addrs, p.Addrs) && r.wasOwn == r.own {
+	if slices.Equal(r.addrs, p.Addrs) && r.wasOwn == r.own && r.was == r.lease {
 		return
 	}
-	r.wasOwn = r.own
+	r.wasOwn, r.was = r.own, r.lease
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range slices.Concat(r.addrs, p.Addrs) {
@@ -666,18 +674,23 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 }
 
 // show has the status written if this is the node to do it: the one that holds the first address, or, when no node is
-// to hold it, the one that leads the group.
+// to hold it, the one that leads the group, or its deputy.
 func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	mandate := c.o.Mandate
 	if len(p.Addrs) > 0 && p.Announced {
 		mandate = c.mandateOf(p.Addrs[0])
 		r.under(mandate)
 	}
-	if !c.leads(mandate) {
+	leads := c.leads(mandate)
+	if !leads && (mandate != c.o.Mandate || !c.deputy()) {
 		c.writer.drop(key)
 		return
 	}
 	if p.Open {
+		return
+	}
+	if !leads && p.Announced {
+		c.writer.want(key, shown{ours: true, reason: ReasonNoneLeft, message: c.at.noneLeft()}, nil)
 		return
 	}
 	if p.Nowhere && !c.vacant(key, r, p) {
@@ -693,7 +706,7 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 			reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
 		case p.Nowhere:
 			reason = ReasonNotPlaced
-		case len(p.Addrs) == 0 && len(p.Refused) > 0:
+		case p.state() == StateRefused:
 			reason = ReasonRefused
 		case len(p.Addrs) == 0:
 			reason = cmp.Or(p.Because, ReasonNoAddress)

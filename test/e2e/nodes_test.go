@@ -283,12 +283,15 @@ func leaseOnDemand(t *testing.T, s *services) {
 	}
 }
 
-// noneLeft: when every node is excluded, Events on them say so.
+// noneLeft: when every node is excluded, Events on them say so, and no Service claims to be held any more.
 func noneLeft(t *testing.T, s *services) {
 	const ofControlPlane = "node-role.kubernetes.io/control-plane"
 	addrs := s.addrs(12)
 	service := s.create(t, "none-left", addrs)
 	at := s.on(t, service, addrs)
+	own := s.addrs(13)
+	ofItsOwn := s.create(t, "none-left-own", own, func(o *corev1.Service) { o.Annotations[svc.PreferredAnnotation] = s.Nodes[0].Name })
+	s.on(t, ofItsOwn, own)
 	// The label of exclusion is there; what makes it say nothing goes.
 	s.setNode(t, at, func(o *corev1.Node) { delete(o.Labels, ofControlPlane) })
 	s.moves(t, service, addrs, at)
@@ -296,6 +299,18 @@ func noneLeft(t *testing.T, s *services) {
 		s.setNode(t, n, func(o *corev1.Node) { delete(o.Labels, ofControlPlane) })
 	}
 	s.nobody(t, addrs)
+	s.nobody(t, own)
+	s.refused(t, service, svc.ReasonNoneLeft, "no node is left to hold Services' addresses: node ")
+	s.refused(t, ofItsOwn, svc.ReasonNotPlaced, "no node can hold it: ")
+	for _, one := range []*lab.Service{service, ofItsOwn} {
+		got, err := one.Get(within(t, patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host := got.Annotations[svc.HostAnnotation]; host != "" {
+			t.Errorf("nobody holds %s, and the annotation %s still names %s", got.Name, svc.HostAnnotation, host)
+		}
+	}
 	client, err := s.Kube()
 	if err != nil {
 		t.Fatal(err)
@@ -326,4 +341,5 @@ func noneLeft(t *testing.T, s *services) {
 		s.setNode(t, n, func(o *corev1.Node) { o.Labels[ofControlPlane] = "" })
 	}
 	s.on(t, service, addrs)
+	s.on(t, ofItsOwn, own)
 }
