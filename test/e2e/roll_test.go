@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -102,7 +103,7 @@ func servicesRolled(t *testing.T, s *services) {
 	began := time.Now()
 	for range rolls {
 		for _, n := range s.Nodes {
-			steps = append(steps, s.roll(t, n, len(all), loads, &stopping, &starting))
+			steps = append(steps, s.roll(t, n, len(all), slices.Collect(maps.Keys(watches)), loads, &stopping, &starting))
 		}
 	}
 	took := time.Since(began)
@@ -163,9 +164,10 @@ func (s *services) handedOver(t *testing.T, service *lab.Service) {
 	}
 }
 
-// roll stops an instance and starts it again, until it is ready, knows the Services, and everything has been served since
-// it was stopped.
-func (s *services) roll(t *testing.T, n *lab.Node, services int, loads []load, stopping, starting *time.Duration) step {
+// roll stops an instance and starts it again, until it is ready, knows the Services, some node holds each address, and
+// everything has been served since it was stopped: by a neighbour that knows the old node still, and kube-proxy there, it may
+// have been before the address moved.
+func (s *services) roll(t *testing.T, n *lab.Node, services int, addrs []netip.Addr, loads []load, stopping, starting *time.Duration) step {
 	t.Helper()
 	began := time.Now()
 	if err := s.pods[n].Stop(); err != nil {
@@ -184,11 +186,17 @@ func (s *services) roll(t *testing.T, n *lab.Node, services int, loads []load, s
 	if known := samples[`kube_vip_services{state="announced"}`]; int(known) != services {
 		t.Errorf("%s was ready, and knew %g Services of %d", n, known, services)
 	}
+	for _, a := range addrs {
+		if _, err := s.WaitHolder(within(t, patience), a); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, l := range loads {
 		if err := l.gap.WaitFor(within(t, patience), stopped); err != nil {
 			t.Fatalf("%s, after %s was rolled: %v", l.of, n, err)
 		}
 	}
+	wait(t, 3*questionEvery) // until it is seen who answers
 	*stopping += stopped.Sub(began)
 	*starting += time.Since(stopped)
 	return step{n.Name, began}
