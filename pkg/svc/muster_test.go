@@ -55,7 +55,10 @@ func newAssessor(t *testing.T, o Options) *assessor {
 	}
 	j := &assessor{}
 	o.Node, o.Mandate, o.Exclude = "n1", "group", true
-	o.Client, o.Writer, o.Events = client, client, client
+	if o.Client == nil {
+		o.Client = client
+	}
+	o.Writer, o.Events = o.Client, o.Client
 	o.Others = func() []Peer {
 		j.mu.Lock()
 		defer j.mu.Unlock()

@@ -191,12 +191,13 @@ func New(o Options) *Controller {
 		o.Complete = func() {}
 	}
 	c := &Controller{
-		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
+		o: o, log: o.Log, metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 		stir:  make(chan struct{}, 1),
 		led:   map[string]lead{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
 		known: map[string]*entry{}, book: newBook(), ranking: newRanking(),
 	}
+	c.sources = newSources(o, c.all)
 	c.writer = newWriter(o, c.sources, c.metrics)
 	c.supply = newSupply(o, func(key string) { c.queue.Add(key) })
 	c.directory = newDirectory(o, func(key string) { c.queue.Add(key) })
