@@ -293,18 +293,13 @@ func TestRightsChange(t *testing.T) {
 	}
 }
 
-// TestRightsChangeKeeps: who has an endpoint by both has its address all the time, while rights come and go, and who has
-// none by what is allowed has none.
+// TestRightsChangeKeeps: who has an endpoint by both has its address all the time while rights come and go.
 func TestRightsChangeKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollowing(t, Options{}, nil)
 		time.Sleep(time.Minute)
-		put := func(old, slice string) {
-			t.Helper()
-			f.put(t, old, slice)
-			f.roster.lost = 0
-		}
-		put("n1", "n1")
+		f.put(t, "n1", "n1")
+		f.roster.lost = 0
 		for _, why := range []error{forbidden("endpointslices"), nil, forbidden("endpointslices"), nil} {
 			f.bar("endpointslices", why)
 			for range 120 {
@@ -316,19 +311,25 @@ func TestRightsChangeKeeps(t *testing.T) {
 				t.Fatalf("barred %v: it was without its address %d times", why, f.roster.lost)
 			}
 		}
-		// What is known changes at once with where it is known from.
-		put("", "n1")
-		f.bar("endpointslices", forbidden("endpointslices"))
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if len(f.roster.claims) > 0 {
-			t.Error("it has its address by EndpointSlices that are forbidden")
+	})
+}
+
+// TestRightsChangeTells: a Service is looked at again when what is known of its endpoints changes with the rights alone.
+func TestRightsChangeTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowing(t, Options{}, nil)
+		time.Sleep(time.Minute)
+		f.put(t, "", "n1")
+		if err := f.client.CoreV1().Endpoints("shop").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
 		}
-		f.bar("endpointslices", nil)
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if len(f.roster.claims) == 0 {
-			t.Error("it has no address, and EndpointSlices are allowed again")
+		for _, why := range []error{nil, forbidden("endpointslices"), nil, forbidden("endpointslices"), nil} {
+			f.bar("endpointslices", why)
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if has := len(f.roster.claims) > 0; has != (why == nil) {
+				t.Errorf("barred %v: it has its address: %t", why, has)
+			}
 		}
 	})
 }
