@@ -58,7 +58,11 @@ func newJudge(o Options, locks Locks, w World) *judge {
 		pools, _ := pool.Parse(w.Pools.Data)
 		j.book.SetPools(pools)
 	}
-	for _, s := range slices.SortedFunc(slices.Values(w.Services), earlier) {
+	services := slices.SortedFunc(slices.Values(w.Services), earlier)
+	for _, s := range services {
+		recall(j.book, s, j.plan(s, Endpoints{}, "", false)) // addresses do not depend on endpoints
+	}
+	for _, s := range services {
 		j.seat(s)
 	}
 	return j
@@ -66,7 +70,7 @@ func newJudge(o Options, locks Locks, w World) *judge {
 
 // seat gives a Service what it is to have, beside those that were seated before.
 func (j *judge) seat(s *corev1.Service) {
-	p := j.plan(s, Endpoints{}, "", false) // addresses do not depend on endpoints
+	p := j.plan(s, Endpoints{}, "", false)
 	if !p.Ours {
 		return
 	}

@@ -55,7 +55,10 @@ func newAssessor(t *testing.T, o Options) *assessor {
 	}
 	j := &assessor{}
 	o.Node, o.Mandate, o.Exclude = "n1", "group", true
-	o.Client, o.Writer, o.Events = client, client, client
+	if o.Client == nil {
+		o.Client = client
+	}
+	o.Writer, o.Events = o.Client, o.Client
 	o.Others = func() []Peer {
 		j.mu.Lock()
 		defer j.mu.Unlock()
@@ -493,5 +496,35 @@ func TestStandUnderAnotherLease(t *testing.T) {
 		time.Sleep(2 * resettle)
 		expect("a", "kubevip-c, rank 2")
 		expect("c", "kubevip-c, rank 2")
+	})
+}
+
+// TestBegin: after a start an announced address stays with who has it, though one that came earlier asks for it, too, and has
+// another one.
+func TestBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		born := func(at int64) func(*corev1.Service) {
+			return func(s *corev1.Service) { s.CreationTimestamp.Time = time.Unix(at, 0) }
+		}
+		list := []*corev1.Service{
+			service("a", born(1), asking("10.0.0.7")),
+			service("b", born(2), asking("10.0.0.7,10.0.0.8"), announced("10.0.0.8")),
+			service("c", born(3), asking("10.0.0.7"), announced("10.0.0.7")),
+			service("d", born(4), asking("10.0.0.9"), announced("10.0.0.7")), // it has been edited since
+		}
+		j := newAssessor(t, Options{Pools: PoolsOff})
+		for _, s := range list {
+			j.have(t, s)
+		}
+		j.begin()
+		w := newJudge(Options{Rules: j.o.Rules}, testLocks, World{Services: list})
+		for name, want := range map[string]string{"shop/a": "", "shop/b": "10.0.0.8", "shop/c": "10.0.0.7", "shop/d": "10.0.0.9"} {
+			if got := join(j.known[name].addrs); got != want {
+				t.Errorf("%s has %q, want %q", name, got, want)
+			}
+			if got := join(w.known[name].addrs); got != want {
+				t.Errorf("explain says that %s has %q, want %q", name, got, want)
+			}
+		}
 	})
 }

@@ -22,18 +22,21 @@ import (
 // byService is the index of EndpointSlices by the Service that they belong to.
 const byService = "service"
 
-// source follows one kind of objects. One that our rights do not allow is told of once and taken as empty; it is
-// tried again and again, so that rights which come later count.
+// source follows one kind of objects. One that our rights do not allow is told of once and taken as empty, or as it was
+// when they did; it is tried again and again, so that rights which come later count.
 type source struct {
 	kind     string // the resource, as in RBAC
 	rule     string // what would allow it
 	without  string // what is missing without it
 	log      *slog.Logger
 	informer cache.SharedIndexInformer
+	turned   func() // is told when it is barred, or allowed again
 
-	barred  atomic.Bool
-	answers sync.Once
-	ready   chan struct{} // closed once it is known what there is, or that nobody may know
+	barred   atomic.Bool
+	answers  sync.Once
+	ready    chan struct{} // closed once it is known what there is, or that nobody may know
+	refusals sync.Once
+	refused  chan struct{} // closed once it was barred
 }
 
 // listWatch is how a kind is listed and watched.
@@ -42,11 +45,11 @@ type listWatch[L runtime.Object] interface {
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 }
 
-func newSource[L runtime.Object](log *slog.Logger, kind, group, without string, client listWatch[L], example runtime.Object, tweak func(*metav1.ListOptions), index cache.Indexers) *source {
+func newSource[L runtime.Object](log *slog.Logger, turned func(), kind, group, without string, client listWatch[L], example runtime.Object, tweak func(*metav1.ListOptions), index cache.Indexers) *source {
 	if tweak == nil {
 		tweak = func(*metav1.ListOptions) {}
 	}
-	s := &source{kind: kind, without: without, log: log, ready: make(chan struct{}),
+	s := &source{kind: kind, without: without, log: log, turned: turned, ready: make(chan struct{}), refused: make(chan struct{}),
 		rule: fmt.Sprintf(`apiGroups: [%q], resources: [%q], verbs: ["get", "list", "watch"]`, group, kind)}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -55,7 +58,11 @@ func newSource[L runtime.Object](log *slog.Logger, kind, group, without string, 
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			tweak(&o)
-			return client.Watch(ctx, o)
+			w, err := client.Watch(ctx, o)
+			if err == nil && s.informer.HasSynced() { // before that the store is empty
+				s.allowed()
+			}
+			return w, err
 		},
 	}
 	s.informer = cache.NewSharedIndexInformer(lw, example, 0, index)
@@ -71,10 +78,20 @@ func (s *source) failed(err error) {
 	case apierrors.IsForbidden(err) || apierrors.IsNotFound(err):
 		if !s.barred.Swap(true) {
 			s.log.Warn("not allowed to watch "+s.kind+"; "+s.without, "rule", s.rule, "err", err)
+			s.refusals.Do(func() { close(s.refused) })
+			s.turned()
 		}
 		s.known()
 	default:
 		s.log.Debug("watching "+s.kind+" ended; watching again", "err", err)
+	}
+}
+
+// allowed takes note that it can be listed and watched.
+func (s *source) allowed() {
+	if s.barred.Swap(false) {
+		s.log.Info("allowed to watch " + s.kind + " now")
+		s.turned()
 	}
 }
 
@@ -85,9 +102,7 @@ func (s *source) run(ctx context.Context) {
 	var synced sync.WaitGroup
 	synced.Go(func() {
 		if cache.WaitForCacheSync(ctx.Done(), s.informer.HasSynced) {
-			if s.barred.Swap(false) {
-				s.log.Info("allowed to watch " + s.kind + " now")
-			}
+			s.allowed()
 			s.known()
 		}
 	})
@@ -147,31 +162,35 @@ func readyOnly(list []corev1.NodeCondition) []corev1.NodeCondition {
 // sources are all that a Controller watches.
 type sources struct {
 	services  *source
-	slices    *source
-	endpoints *source // nil unless they are what is to be used; begun when slices are barred
+	slices    *source // nil when endpoints are to be used
+	endpoints *source // begun when slices are barred for the first time, or not to be used
 	nodes     *source
 	cidrs     *source
 	maps      *source // the one with the pools
+	turned    func()
 }
 
-func newSources(o Options) *sources {
+// newSources returns sources that follow nothing yet. turned is told whenever a kind is barred or allowed again, and when
+// Endpoints count from now on in place of EndpointSlices; it must not block.
+func newSources(o Options, turned func()) *sources {
 	namespace := o.Rules.Namespace // of Services; empty is all
 	core, discovery, networking := o.Client.CoreV1(), o.Client.DiscoveryV1(), o.Client.NetworkingV1()
 	s := &sources{
-		services: newSource(o.Log, "services", "", "no Service can get an address", core.Services(namespace), &corev1.Service{}, nil, nil),
-		nodes: newSource(o.Log, "nodes", "", "labels, cordons and addresses of nodes are not known: a Service may get an address of one, and one with a nodeSelector gets no node",
+		turned:   turned,
+		services: newSource(o.Log, turned, "services", "", "no Service can get an address", core.Services(namespace), &corev1.Service{}, nil, nil),
+		nodes: newSource(o.Log, turned, "nodes", "", "labels, cordons and addresses of nodes are not known: a Service may get an address of one, and one with a nodeSelector gets no node",
 			core.Nodes(), &corev1.Node{}, nil, nil),
-		cidrs: newSource(o.Log, "servicecidrs", "networking.k8s.io", "a Service may get an address of the cluster IPs' network",
+		cidrs: newSource(o.Log, turned, "servicecidrs", "networking.k8s.io", "a Service may get an address of the cluster IPs' network",
 			networking.ServiceCIDRs(), &networkingv1.ServiceCIDR{}, nil, nil),
-		endpoints: newSource(o.Log, "endpoints", "", "Services keep their addresses without endpoints, and externalTrafficPolicy Local can not be kept",
+		endpoints: newSource(o.Log, turned, "endpoints", "", "Services keep their addresses without endpoints, and externalTrafficPolicy Local can not be kept",
 			core.Endpoints(namespace), &older{}, nil, nil),
 	}
-	s.maps = newSource(o.Log, "configmaps", "", "Services that name no address get none from the pools of ConfigMap "+PoolNamespace+"/"+PoolConfigMap,
+	s.maps = newSource(o.Log, turned, "configmaps", "", "Services that name no address get none from the pools of ConfigMap "+PoolNamespace+"/"+PoolConfigMap,
 		core.ConfigMaps(PoolNamespace), &corev1.ConfigMap{}, func(l *metav1.ListOptions) {
 			l.FieldSelector = fields.OneTermEqualSelector("metadata.name", PoolConfigMap).String()
 		}, nil)
 	if !o.Endpoints {
-		s.slices = newSource(o.Log, "endpointslices", "discovery.k8s.io", "endpoints are watched in place of them",
+		s.slices = newSource(o.Log, turned, "endpointslices", "discovery.k8s.io", "endpoints are watched in place of them",
 			discovery.EndpointSlices(namespace), &discoveryv1.EndpointSlice{}, nil, cache.Indexers{byService: serviceOfSlice})
 	}
 	return s
@@ -196,9 +215,17 @@ func (s *sources) run(ctx context.Context) {
 	} else {
 		work.Go(func() { s.slices.run(ctx) })
 		work.Go(func() {
-			if s.slices.wait(ctx) == nil && s.slices.barred.Load() {
-				s.endpoints.run(ctx)
+			select {
+			case <-s.slices.refused:
+			case <-ctx.Done():
+				return
 			}
+			work.Go(func() {
+				if s.endpoints.wait(ctx) == nil {
+					s.turned()
+				}
+			})
+			s.endpoints.run(ctx)
 		})
 	}
 	work.Wait()
@@ -221,9 +248,22 @@ func (s *sources) wait(ctx context.Context) error {
 	return nil
 }
 
+// older says that Endpoints count: when EndpointSlices are barred, what was known of them does until Endpoints are known.
+func (s *sources) older() bool {
+	if s.slices == nil {
+		return true
+	}
+	select {
+	case <-s.endpoints.ready:
+		return s.slices.barred.Load()
+	default:
+		return false
+	}
+}
+
 // endpointsOf sums up what is known of a Service's endpoints.
 func (s *sources) endpointsOf(key string) Endpoints {
-	if s.slices != nil && !s.slices.barred.Load() {
+	if !s.older() {
 		objects, err := s.slices.informer.GetIndexer().ByIndex(byService, key)
 		if err != nil {
 			return Endpoints{} // there is no such index: cannot be

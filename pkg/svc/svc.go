@@ -202,12 +202,13 @@ func New(o Options) *Controller {
 		o.Complete = func() {}
 	}
 	c := &Controller{
-		o: o, log: o.Log, sources: newSources(o), metrics: newMetrics(o.Registerer),
+		o: o, log: o.Log, metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 		stir:  make(chan struct{}, 1),
 		led:   map[string]lead{}, here: map[netip.Addr]struct{}{}, users: map[netip.Addr]map[string]struct{}{}, stands: map[string]map[string]struct{}{},
 		known: map[string]*entry{}, book: newBook(), ranking: newRanking(),
 	}
+	c.sources = newSources(o, c.all)
 	c.writer = newWriter(o, c.sources, c.metrics)
 	c.supply = newSupply(o, func(key string) { c.queue.Add(key) }, func(s *corev1.Service, text string) {
 		c.writer.events.note(s, ReasonAllocated, text)
@@ -314,9 +315,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.at.members = c.muster()
 	c.unfit = deferring(c.at.members, "")
 	work.Go(func() { c.directory.run(ctx) })
-	for _, s := range c.firstCome() {
-		c.reconcile(key(s))
-	}
+	c.begin()
 	c.guard.stale = true // what an earlier life left is not for ever
 	c.guardSoon(ctx)
 	c.o.Complete()
@@ -463,6 +462,26 @@ func (c *Controller) firstCome() []*corev1.Service {
 	}
 	slices.SortFunc(list, earlier)
 	return list
+}
+
+// begin looks at every Service for the first time.
+func (c *Controller) begin() {
+	list := c.firstCome()
+	for _, s := range list {
+		recall(c.book, s, plan(s, c.o, c.facts(key(s), s, &entry{})))
+	}
+	for _, s := range list {
+		c.reconcile(key(s))
+	}
+}
+
+// recall has the book know what a Service is announced with already, before anybody is given what he asks for besides: one
+// that has an address, and was refused another, is not to take that from who has it.
+func recall(b *book, s *corev1.Service, p Plan) {
+	has := given(s)
+	if kept := slices.DeleteFunc(slices.Clone(p.Addrs), func(a netip.Addr) bool { return !slices.Contains(has, a) }); len(kept) > 0 {
+		b.set(tenant(s), kept)
+	}
 }
 
 func key(s *corev1.Service) string { return s.Namespace + "/" + s.Name }
