@@ -68,9 +68,10 @@ func (b *book) clash(t pool.Service, addr netip.Addr) string {
 	return err.Error()
 }
 
-// set says what a Service has now. It returns those who were waiting for what it has no more.
+// set says what a Service has now, and that what it was to be given besides is not its own any more. It returns those who
+// were waiting for what it has no more.
 func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
-	before := b.holds[t.Name]
+	before, reserved := b.holds[t.Name], b.Addrs(t.Name)
 	for _, a := range before.addrs {
 		if !slices.Contains(addrs, a) {
 			b.freed[a] = time.Now()
@@ -78,13 +79,12 @@ func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 		}
 	}
 	same := slices.Equal(before.ports, t.Ports)
-	if same && slices.Equal(before.addrs, addrs) {
+	if same && slices.Equal(before.addrs, addrs) && slices.Equal(reserved, addrs) {
 		return nil
 	}
-	for _, a := range before.addrs {
+	for _, a := range union(before.addrs, reserved) {
 		if !same || !slices.Contains(addrs, a) {
-			free = append(free, slices.Collect(maps.Keys(b.waiting[a]))...)
-			free = append(free, slices.Collect(maps.Keys(b.hungry))...)
+			free = append(free, b.waitingFor(a)...)
 		}
 	}
 	for _, a := range before.addrs {
@@ -110,10 +110,39 @@ func (b *book) set(t pool.Service, addrs []netip.Addr) (free []string) {
 	return free
 }
 
+// give gives a Service that has some addresses others out of its pool. It returns those who were waiting for what it was
+// to be given before.
+func (b *book) give(r pool.Request, has []netip.Addr) (answer pool.Answer, free []string, err error) {
+	before := b.Addrs(r.Name)
+	b.Use(r.Service, union(has, before))
+	answer, err = b.Allocate(r)
+	for now := b.Addrs(r.Name); len(before) > 0; before = before[1:] {
+		if !slices.Contains(now, before[0]) && !slices.Contains(b.holds[r.Name].addrs, before[0]) {
+			free = append(free, b.waitingFor(before[0])...)
+		}
+	}
+	return answer, free, err
+}
+
+// union is a with what b has besides.
+func union(a, b []netip.Addr) []netip.Addr {
+	list := slices.Clone(a)
+	for _, addr := range b {
+		if !slices.Contains(list, addr) {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// waitingFor are those who may have addr once somebody has it no more.
+func (b *book) waitingFor(addr netip.Addr) []string {
+	return slices.AppendSeq(slices.Collect(maps.Keys(b.waiting[addr])), maps.Keys(b.hungry))
+}
+
 // forget forgets a Service. It returns those who were waiting for what it had.
 func (b *book) forget(name string) (free []string) {
 	free = b.set(pool.Service{Name: name}, nil)
-	b.Release(name) // it may have been given what it has not been seen with
 	for _, a := range b.waits[name] {
 		if delete(b.waiting[a], name); len(b.waiting[a]) == 0 {
 			delete(b.waiting, a)

@@ -42,7 +42,7 @@ func newWatching(t *testing.T, mode PoolMode) *watching {
 		defer w.mu.Unlock()
 		return w.error != nil, nil, w.error
 	})
-	w.supply = newSupply(Options{Client: w.client, Pools: mode, Log: slog.New(slog.NewTextHandler(&w.log, nil))}, nil)
+	w.supply = newSupply(Options{Client: w.client, Pools: mode, Log: slog.New(slog.NewTextHandler(&w.log, nil))}, nil, nil)
 	go w.run(t.Context(), w.leads.Load, func() { w.looks.Add(1) })
 	return w
 }

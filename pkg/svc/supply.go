@@ -341,9 +341,12 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	if ok, why := c.supply.ours(); !ok {
 		return ReasonNoAddress, lacks + ": " + why
 	}
-	answer, err := c.book.Allocate(wish(s, c.o, c.cluster, func(a netip.Addr) bool {
+	answer, free, err := c.book.give(wish(s, c.o, c.cluster, func(a netip.Addr) bool {
 		return !slices.Contains(p.Addrs, a) && !c.book.has(a) && (c.supply.taken(a) || vip.OwnAddress(a, c.links) != nil)
-	}))
+	}), p.Addrs)
+	for _, waiting := range free {
+		c.queue.Add(waiting)
+	}
 	if err == nil && !(slices.Equal(answer.Addrs, p.Addrs) && len(p.Refused) == 0) {
 		r.trying = true
 		c.supply.try(s, c.offer(s, answer.Addrs, p.Addrs))

@@ -396,9 +396,6 @@ func (w *walker) waits(s *corev1.Service) {
 		return
 	}
 	answer, err := all.Allocate(wish(s, w.j.o, w.j.cluster, w.j.supply.taken))
-	if len(w.has(key(s))) > 0 {
-		return // the other family is looked for when something else has the Service looked at
-	}
 	if err == nil && len(answer.Addrs) > len(w.has(key(s))) {
 		w.t.Errorf("%s has %v, and could have %v", key(s), w.has(key(s)), answer.Addrs)
 	}
