@@ -305,26 +305,8 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 	name := key(s)
 	if o, is := c.supply.outcome(name); is {
 		r.trying = false
-		switch {
-		case o.version != s.ResourceVersion: // what was found may have been a node of ours, and what was written is here
-		case o.err == nil && o.mac == nil, apierrors.IsConflict(o.err):
-			r.awaited, r.failure = s.ResourceVersion, "" // the Service is another one already, and is on its way here
-		case o.mac != nil && (c.book.has(o.addr) || c.book.lately(o.addr)):
-			c.queue.AddAfter(name, freedAgain) // it is one of our own nodes
-			return "", ""
-		case o.mac != nil:
-			c.supply.avoid(o.addr, o.mac)
-			text := fmt.Sprintf("%s is in use by a stranger with the hardware address %s: another one is tried", o.addr, o.mac)
-			c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
-			c.writer.events.warn(s, ReasonInUse, text)
-		default:
-			if text := oneLine(o.err); text != r.failure {
-				r.failure = text
-				c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
-			}
-			r.failed = true
-			c.queue.AddRateLimited(name)
-			return ReasonNoAddress, oneLine(o.err)
+		if again, reason, why := c.heed(s, r, o); !again {
+			return reason, why
 		}
 	}
 	if r.trying || r.awaited == s.ResourceVersion {
@@ -369,6 +351,33 @@ func (c *Controller) provide(s *corev1.Service, r *entry, p Plan) (reason, why s
 		return "", lacks
 	}
 	return reason, oneLine(err)
+}
+
+// heed takes note of what came of a trial. It says whether to look for addresses again now; if not, the Service is looked
+// at later, and this is why it has none until then.
+func (c *Controller) heed(s *corev1.Service, r *entry, o outcome) (again bool, reason, why string) {
+	name := key(s)
+	switch {
+	case o.version != s.ResourceVersion: // what was found may have been a node of ours, and what was written is here
+	case o.err == nil && o.mac == nil, apierrors.IsConflict(o.err):
+		r.awaited, r.failure = s.ResourceVersion, "" // the Service is another one already, and is on its way here
+	case o.err != nil:
+		if text := oneLine(o.err); text != r.failure {
+			r.failure = text
+			c.log.Warn("Service could not be given an address; trying again", "service", name, "err", o.err)
+		}
+		r.failed = true
+		c.queue.AddRateLimited(name)
+		return false, ReasonNoAddress, oneLine(o.err)
+	case c.book.has(o.addr) || c.book.lately(o.addr): // it is one of our own nodes
+		c.queue.AddAfter(name, freedAgain)
+		return false, "", ""
+	default:
+		c.supply.avoid(o.addr, o.mac)
+		c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
+		c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s: another one is tried", o.addr, o.mac))
+	}
+	return true, "", ""
 }
 
 // offer is what a Service that had some addresses is to be offered. What no node of ours has is asked for, where this node

@@ -468,7 +468,7 @@ func servicePool(t *testing.T, s *services) {
 	s.on(t, a, second)
 	s.answersFor(t, second)
 	s.event(t, a, svc.ReasonAllocated, join(second)+" out of the pool range-global")
-	s.event(t, a, svc.ReasonInUse, first[0].String()+" is in use by a stranger with the hardware address "+s.Client.MAC.String())
+	s.event(t, a, svc.ReasonInUse, first[0].String()+" is in use by another host, with the hardware address "+s.Client.MAC.String())
 	b := s.create(t, "pool-b", nil)
 	s.on(t, b, third)
 	c := s.create(t, "pool-c", nil)
