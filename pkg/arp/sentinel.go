@@ -264,22 +264,19 @@ func (s *Sentinel) heard(c claim) {
 
 // suspect tells of somebody who means to have an address, if he is not this node. Who says that he has it is asked.
 func (s *Sentinel) suspect(ctx context.Context, c claim) {
-	s.in(func() {
-		own, err := s.quick.ownMACs()
-		if err != nil || own[c.mac] {
-			return
+	var own map[MAC]bool
+	var err error
+	s.in(func() { own, err = s.quick.ownMACs() })
+	switch {
+	case err != nil || own[c.mac]:
+	case !c.has:
+		s.rival(c.addr, c.mac[:], false)
+	default:
+		held := s.o.Held()
+		if i := slices.IndexFunc(held, func(v vip.VIP) bool { return bare(v.Addr()) == c.addr }); i >= 0 {
+			s.ask(ctx, held[i:i+1])
 		}
-		if !c.has {
-			s.rival(c.addr, c.mac[:], false)
-			return
-		}
-		for _, v := range s.o.Held() {
-			if bare(v.Addr()) == c.addr {
-				s.question(ctx, v)
-				return
-			}
-		}
-	})
+	}
 }
 
 func (s *Sentinel) rival(addr netip.Addr, mac net.HardwareAddr, has bool) {
@@ -309,24 +306,33 @@ func (s *Sentinel) alone(addr netip.Addr) {
 	}
 }
 
-// question asks the wire who else has a VIP.
-func (s *Sentinel) question(ctx context.Context, v vip.VIP) {
-	switch owner, err := s.quick.find(ctx, v.Via, v.Addr(), true); {
-	case err != nil, !slices.Contains(s.o.Held(), v): // nothing is known; or the VIP went meanwhile, to who answers perhaps
-	case owner != nil:
-		s.rival(v.Addr(), owner, true)
-	default:
-		s.alone(v.Addr())
-	}
-}
-
-// ask asks the wire for VIPs.
+// ask asks the wire for VIPs, and tells who else has those that are still here: one that has gone meanwhile went to him
+// perhaps.
 func (s *Sentinel) ask(ctx context.Context, list []vip.VIP) {
+	if len(list) == 0 {
+		return
+	}
+	owners, errs := make([]net.HardwareAddr, len(list)), make([]error, len(list))
 	var asking sync.WaitGroup
-	for _, v := range list {
-		asking.Go(func() { s.in(func() { s.question(ctx, v) }) })
+	for i, v := range list {
+		asking.Go(func() {
+			s.in(func() { owners[i], errs[i] = s.quick.find(ctx, v.Via, v.Addr(), true) })
+		})
 	}
 	asking.Wait()
+	here := map[vip.VIP]bool{}
+	for _, v := range s.o.Held() {
+		here[v] = true
+	}
+	for i, v := range list {
+		switch {
+		case errs[i] != nil || !here[v]: // nothing is known
+		case owners[i] != nil:
+			s.rival(v.Addr(), owners[i], true)
+		default:
+			s.alone(v.Addr())
+		}
+	}
 }
 
 // Clear returns once nobody else on the wire answers for VIPs that are to be put on this node; or when somebody has
