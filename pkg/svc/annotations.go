@@ -1,5 +1,12 @@
 package svc
 
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
 // Annotations of Services. They are a contract with the YAML that people have.
 const (
 	// AddressesAnnotation lists the addresses that a Service is to have, IPv4, IPv6 and names, in order. It counts more
@@ -31,6 +38,9 @@ const (
 	// externalTrafficPolicy Cluster.
 	EndpointlessAnnotation = "kube-vip.io/allow-reconcile-without-endpoints"
 )
+
+// annotationPrefix begins all of them.
+const annotationPrefix = "kube-vip.io/"
 
 // WeightAnnotation of a Node is its share of the Leases of Services: 0 to 1000, and 100 where it says nothing. A node of
 // weight 0 tries after all others.
@@ -66,4 +76,16 @@ func Annotations() []Annotation {
 		{Key: WeightAnnotation, Values: "on a Node: 0 to 1000; 100 if it is not there", Effect: "the node's share of the Leases of Services; with 0 it tries after all others"},
 		{Key: HostAnnotation, Values: "a node", Written: true, Effect: "the node that holds the addresses now"},
 	}
+}
+
+// unread are the annotations of a Service that look like kube-vip's and do nothing: written wrong, or of features that are
+// not there.
+func unread(s *corev1.Service) (keys []string) {
+	for key := range s.Annotations {
+		if strings.HasPrefix(key, annotationPrefix) && !slices.ContainsFunc(Annotations(), func(a Annotation) bool { return a.Key == key }) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }

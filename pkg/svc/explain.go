@@ -169,6 +169,9 @@ func (j *judge) contradictions(s *corev1.Service, p Plan, x Explanation) []strin
 			say("%s holds the Lease %s, and may not: %s", h.Holder, h.Lease, h.Candidates[i].Why)
 		}
 	}
+	for _, key := range unread(s) {
+		say("the annotation %s is none that this version reads", key)
+	}
 	st := x.Status
 	if j.o.ReadOnly {
 		return list // nobody writes what follows

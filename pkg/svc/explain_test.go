@@ -203,6 +203,9 @@ func TestExplain(t *testing.T) {
 			want: "n1 holds 10.0.0.10\n10.0.0.10" + byGroup + allMay},
 		{name: "not ours", s: service("a", asking("10.0.0.10"), class("metallb")),
 			want: "kube-vip leaves it alone: its loadBalancerClass is metallb, not none\n"},
+		{name: "annotations that do nothing", s: service("a", annotated("kube-vip.io/loadbalancerIP", "10.0.0.2"), annotated("kube-vip.io/egress", "true"), annotated("example.com/egress", "true"), withheld(ReasonNoAddress, "x")),
+			want: "it is not announced: there is no pool for namespace shop: none of the keys cidr-shop, range-shop, cidr-global and range-global is there\n" +
+				"but the annotation kube-vip.io/egress is none that this version reads\nbut the annotation kube-vip.io/loadbalancerIP is none that this version reads\n"},
 		{name: "a node's address", s: service("a", asking("10.0.0.2"), withheld(ReasonRefused, "refused 10.0.0.2: it is an address of node n2")),
 			want: "it is not announced: refused 10.0.0.2: it is an address of node n2\n"},
 		{name: "one of two refused", s: service("a", asking("10.0.0.10,10.96.0.1"), held("n1", "10.0.0.10")),
