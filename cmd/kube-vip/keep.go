@@ -39,9 +39,13 @@ func newKeeper(table *vip.Table, sentinel *arp.Sentinel, log *slog.Logger, regis
 
 // options are what an election asks of k.
 func (k *keeper) options() *ha.Keeper {
-	return &ha.Keeper{Kept: k.note, Clear: func(ctx context.Context, mandate string) {
-		k.sentinel.Clear(ctx, k.table.Claimed(mandate))
-	}}
+	return &ha.Keeper{
+		Kept:  k.note,
+		Clear: func(ctx context.Context, mandate string) { k.sentinel.Clear(ctx, k.table.Claimed(mandate)) },
+		Silent: func(ctx context.Context, mandate string) bool {
+			return k.sentinel.Silent(ctx, k.table.Claimed(mandate))
+		},
+	}
 }
 
 // note notes that a mandate goes on beyond its time, or does not any more.

@@ -3,6 +3,7 @@ package arp
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -34,6 +35,11 @@ const (
 	clearLimit    = 5 * time.Second
 	// unsureLimit is how long Clear tries to ask when that fails.
 	unsureLimit = 2 * time.Second
+
+	// silentAsks is how often a VIP is asked for by Silent, and silentPause the time between. It is less often than who means to
+	// have it does.
+	silentAsks  = 2
+	silentPause = 150 * time.Millisecond
 
 	// Whoever asks for an address that often in so short a time, as one who is about to take it, means to have it: he
 	// waits in Clear until nobody answers for it. A host that only looks whether it is free (RFC 5227 §1.1, RFC 4862
@@ -312,14 +318,7 @@ func (s *Sentinel) ask(ctx context.Context, list []vip.VIP) {
 	if len(list) == 0 {
 		return
 	}
-	owners, errs := make([]net.HardwareAddr, len(list)), make([]error, len(list))
-	var asking sync.WaitGroup
-	for i, v := range list {
-		asking.Go(func() {
-			s.in(func() { owners[i], errs[i] = s.quick.find(ctx, v.Via, v.Addr(), true) })
-		})
-	}
-	asking.Wait()
+	owners, errs := s.find(ctx, list)
 	here := map[vip.VIP]bool{}
 	for _, v := range s.o.Held() {
 		here[v] = true
@@ -357,6 +356,42 @@ func (s *Sentinel) Clear(ctx context.Context, vips []vip.VIP) {
 		case <-time.After(clearPause):
 		}
 	}
+}
+
+// Silent says that nobody else on the wire answers for VIPs that are not on this node, though he was asked twice. It is
+// false when that is not known: there is none, or a link can not be asked by. Of many VIPs a sample is asked for.
+func (s *Sentinel) Silent(ctx context.Context, vips []vip.VIP) bool {
+	vips = spread(askable(vips), sampleSize)
+	if len(vips) == 0 {
+		return false
+	}
+	for i := range silentAsks {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return false
+			case <-time.After(silentPause):
+			}
+		}
+		owners, errs := s.find(ctx, vips)
+		if errors.Join(errs...) != nil || slices.ContainsFunc(owners, func(mac net.HardwareAddr) bool { return mac != nil }) {
+			return false
+		}
+	}
+	return true
+}
+
+// find asks the wire once who else has each of some VIPs.
+func (s *Sentinel) find(ctx context.Context, list []vip.VIP) ([]net.HardwareAddr, []error) {
+	owners, errs := make([]net.HardwareAddr, len(list)), make([]error, len(list))
+	var asking sync.WaitGroup
+	for i, v := range list {
+		asking.Go(func() {
+			s.in(func() { owners[i], errs[i] = s.quick.find(ctx, v.Via, v.Addr(), true) })
+		})
+	}
+	asking.Wait()
+	return owners, errs
 }
 
 // anybody is one who answers for any of some VIPs; nil when nobody does. The error says why not all could be asked for.

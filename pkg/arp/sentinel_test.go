@@ -313,3 +313,32 @@ func disown(t *testing.T, ns *namespace, link, address string) {
 		return netlink.AddrDel(l, hostAddr(netip.MustParseAddr(address)))
 	})
 }
+
+// TestSilent: a host that has a VIP and only answers is there, and he is not told to give way; nobody is silent of whom
+// nothing is known.
+func TestSilent(t *testing.T) {
+	for _, addr := range []string{"10.0.0.10", "2001:db8::10"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newSegment(t)
+			held := vips("eth0", addr)
+			holder, rivals := sentinelOn(t, h.node, held)
+			taker, _ := sentinelOn(t, h.observer, nil)
+			ask := func(want bool, when string, link string, addrs ...string) {
+				t.Helper()
+				if got := taker.Silent(t.Context(), vips(link, addrs...)); got != want {
+					t.Errorf("%s: silent is %t", when, got)
+				}
+			}
+			ask(true, "nobody has it", "br0", addr)
+			own(t, h.node, "eth0", addr)
+			holder.Watch(true)
+			silent(t, rivals, 300*time.Millisecond, "at first")
+			for range 2 {
+				ask(false, "somebody has it", "br0", "10.0.0.99", addr)
+				silent(t, rivals, rivalTime, "when he is asked for")
+			}
+			ask(false, "no VIP", "br0")
+			ask(false, "no such link", "nolink0", addr)
+		})
+	}
+}

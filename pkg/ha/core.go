@@ -89,6 +89,7 @@ type decision struct {
 	until   time.Time // of a granted mandate
 	beyond  bool      // which goes on for want of the API alone
 	ask     bool      // whether the wire is clear for what is to be granted
+	listen  bool      // whether the holder whose Lease ran out answers on the wire
 	write   write
 	lease   *coordinationv1.Lease // what to write
 	wake    time.Time             // decide again at this time at the latest; zero waits for an event
@@ -369,7 +370,7 @@ func (c *core) choose(now time.Time) decision {
 	}
 
 	if free, at := c.free(now); !free {
-		return decision{verdict: revoked, wake: at, why: c.waiting(why)}
+		return decision{verdict: revoked, wake: at, why: c.waiting(why), listen: c.patient(now)}
 	}
 	if c.unsure() {
 		return decision{verdict: revoked, write: readAgain, why: "the API may not have answered its holder"}
@@ -435,9 +436,7 @@ func (c *core) free(now time.Time) (bool, time.Time) {
 	if !c.until.After(now) { // a holder whose Lease was deleted makes it again at once
 		at = at.Add(c.delay)
 	}
-	if c.holder() != "" && c.keep.on {
-		at = latest(at, c.courtesy())
-	}
+	at = latest(at, c.courtesy())
 	if at.Before(c.patience) {
 		at = c.patience
 	}

@@ -108,6 +108,7 @@ type Election struct {
 	abortCall context.CancelFunc
 	beyond    bool               // the Keeper was told that the mandate goes on
 	clearing  context.CancelFunc // ends a Clear; nil while there is none
+	listening context.CancelFunc // ends a Silent likewise
 	revoking  bool
 	revoked   int // counts Grants and Revokes, so that a late answer is told from the present one
 	again     time.Time
@@ -319,6 +320,7 @@ func (e *Election) next(d decision, now time.Time) time.Duration {
 // apply carries a decision out. It does not block: calls and waits report through events.
 func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, now time.Time) {
 	e.look(ctx, work, d.ask)
+	e.listen(ctx, work, d.listen)
 	switch {
 	case d.verdict == granted && (e.applied != granted || !d.until.Equal(e.until)):
 		e.o.Granter.Grant(e.o.Mandate, d.until)

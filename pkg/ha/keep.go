@@ -29,6 +29,9 @@ type Keeper struct {
 	// Clear returns once nobody else on the wire answers for what this instance claims under a mandate, or when it gives
 	// that up; or when ctx ends. Until then the mandate is not granted.
 	Clear func(ctx context.Context, mandate string)
+	// Silent says that nobody else on the wire answers for what this instance claims under a mandate: who had the Lease is
+	// gone. It is false when that is not known. It asks as one who only looks.
+	Silent func(ctx context.Context, mandate string) bool
 }
 
 // keeping is the core's part of a Keeper.
@@ -37,6 +40,9 @@ type keeping struct {
 	beyond bool // the mandate goes on beyond its time
 	wary   bool // who had the Lease before us may go on without it, and nobody has looked yet
 	reach  contact
+	// asked and gone are the Lease, by when it was seen, whose holder was asked for on the wire, and whose holder did not
+	// answer there.
+	asked, gone time.Time
 }
 
 // goOn has our mandate last a bit longer if it is about to end and there is no sign of another holder. One that is over
@@ -72,13 +78,25 @@ func (c *core) unsure() bool {
 	return c.keep.on && c.holder() != "" && (c.keep.reach.apart || c.keep.reach.last.Before(c.seen.Add(c.duration())))
 }
 
-// courtesy is until when a holder may speak up after an outage of the API: a call of its own that hangs ends within half
-// the renew deadline, and it tries again within twice the retry period.
+// courtesy is until when a holder may speak up after an outage of the API, if he is there at all: a call of its own that
+// hangs ends within half the renew deadline, and it tries again within twice the retry period.
 func (c *core) courtesy() time.Time {
-	if !c.keep.on || c.keep.reach.back.IsZero() {
+	if !c.keep.on || c.holder() == "" || c.keep.reach.back.IsZero() || c.keep.gone.Equal(c.seen) {
 		return time.Time{}
 	}
 	return c.keep.reach.back.Add(c.timing.Renew/2 + 2*c.timing.Retry + c.grace)
+}
+
+// patient says that courtesy is what another's Lease that ran out is left to him for, and that he has not been asked for.
+func (c *core) patient(now time.Time) bool {
+	return now.Before(c.courtesy()) && !now.Before(c.seen.Add(c.duration()+c.grace)) && !c.keep.asked.Equal(c.seen)
+}
+
+// listened is told whether the holder of the Lease as it was seen then is gone from the wire.
+func (c *core) listened(seen time.Time, gone bool) {
+	if c.keep.asked = seen; gone {
+		c.keep.gone = seen
+	}
 }
 
 // contact is when the API answered this process. A holder's silence counts only when it had the time to speak up after
@@ -176,6 +194,27 @@ func (e *Election) look(ctx context.Context, work *sync.WaitGroup, ask bool) {
 			e.send(asking, func() {
 				if asking.Err() == nil { // it is asked for still
 					e.core.keep.wary = false
+				}
+			})
+		})
+	}
+}
+
+// listen has the Keeper find out whether the holder is gone, while that is asked for.
+func (e *Election) listen(ctx context.Context, work *sync.WaitGroup, ask bool) {
+	switch {
+	case !ask && e.listening != nil:
+		e.listening()
+		e.listening = nil
+	case ask && e.listening == nil:
+		asking, cancel := context.WithCancel(ctx)
+		e.listening = cancel
+		seen := e.core.seen
+		work.Go(func() {
+			gone := e.o.Keeper.Silent(asking, e.o.Mandate)
+			e.send(asking, func() {
+				if asking.Err() == nil { // it is asked for still
+					e.core.listened(seen, gone)
 				}
 			})
 		})

@@ -42,8 +42,11 @@ type ear struct {
 
 	mu    sync.Mutex
 	kept  map[string]bool
-	asked map[string][]time.Time // probes, per mandate
+	asked map[probe][]time.Time
 }
+
+// probe is whose question for which mandate's address was heard.
+type probe struct{ mandate, by string }
 
 // listening has announcements and probes heard by the processes that go on beyond their mandates.
 func (s *sim) listening() *sim {
@@ -51,7 +54,7 @@ func (s *sim) listening() *sim {
 		l.segment.announced = func(by string) {
 			for _, n := range s.nodes {
 				if n.name != by {
-					s.tell(n, func(e *ear) { e.heard(l.mandate, true) })
+					s.tell(n, func(e *ear) { e.heard(l.mandate, by, true) })
 				}
 			}
 		}
@@ -74,11 +77,11 @@ func (s *sim) tell(n *node, f func(*ear)) {
 
 // heard notes that somebody has announced the address, or asked for it as one who is about to take it. Who asks once
 // in a while is nobody to give it up for.
-func (e *ear) heard(mandate string, announced bool) {
+func (e *ear) heard(mandate, by string, announced bool) {
 	e.mu.Lock()
-	now := time.Now()
-	e.asked[mandate] = append(slices.DeleteFunc(e.asked[mandate], func(t time.Time) bool { return now.Sub(t) > time.Second }), now)
-	contest := e.kept[mandate] && (announced || len(e.asked[mandate]) >= 3)
+	now, of := time.Now(), probe{mandate, by}
+	e.asked[of] = append(slices.DeleteFunc(e.asked[of], func(t time.Time) bool { return now.Sub(t) > time.Second }), now)
+	contest := e.kept[mandate] && (announced || len(e.asked[of]) >= 3)
 	e.mu.Unlock()
 	if contest {
 		e.contest(mandate)
@@ -108,7 +111,7 @@ func (s *sim) keeper(p *process) *Keeper {
 	if !s.keeps {
 		return nil
 	}
-	p.ear = &ear{gate: p.gate, kept: map[string]bool{}, asked: map[string][]time.Time{}, contest: func(mandate string) {
+	p.ear = &ear{gate: p.gate, kept: map[string]bool{}, asked: map[probe][]time.Time{}, contest: func(mandate string) {
 		if p.election != nil {
 			p.election.Contest()
 			return
@@ -133,7 +136,7 @@ func (s *sim) keeper(p *process) *Keeper {
 				silent++
 				for _, name := range others {
 					silent = 0
-					s.tell(s.node(name), func(e *ear) { e.heard(mandate, false) })
+					s.tell(s.node(name), func(e *ear) { e.heard(mandate, p.node, false) })
 				}
 				select {
 				case <-ctx.Done():
@@ -141,6 +144,23 @@ func (s *sim) keeper(p *process) *Keeper {
 				case <-time.After(askEvery):
 				}
 			}
+		},
+		Silent: func(ctx context.Context, mandate string) bool {
+			for range 2 {
+				p.gate.wait()
+				for _, name := range p.tables[mandate].segment.have() {
+					if name != p.node {
+						s.tell(s.node(name), func(e *ear) { e.heard(mandate, p.node, false) })
+						return false
+					}
+				}
+				select {
+				case <-ctx.Done():
+					return false
+				case <-time.After(2 * askEvery):
+				}
+			}
+			return true
 		},
 	}
 }
@@ -212,6 +232,48 @@ func TestKeepingYields(t *testing.T) {
 			s.until(20*time.Second, func() bool { return false })
 			if !s.held() {
 				t.Errorf("seed %d: %s in the end", seed, s.state())
+			}
+			s.finish()
+			for _, wrong := range append(s.errs, s.violations()...) {
+				t.Errorf("seed %d: %s", seed, wrong)
+			}
+		})
+	}
+}
+
+// TestKeepingGone: the holder vanishes, and the API with him for a while, as where its database was on his node. Nobody answers
+// on the wire, so nobody is waited for once the API is back; without asking, its courtesy would last longer than that.
+func TestKeepingGone(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			timing := timings[seed%uint64(len(timings))]
+			s := newKeepingSim(t, seed, 3, timing)
+			for _, n := range s.nodes {
+				n.health = Healthy
+				s.start(n)
+			}
+			if !s.until(time.Minute, s.held) {
+				t.Fatalf("seed %d: %s", seed, s.state())
+			}
+			holder := s.node(s.holder())
+			fault := []outage{refused, hangs}[s.rng.IntN(2)]
+			for _, n := range s.nodes {
+				s.change(n, func() { n.fault = fault })
+			}
+			s.end(holder, true)
+			s.until(timing.Lease+s.between(0, time.Second), func() bool { return false })
+			for _, n := range s.nodes {
+				s.change(n, func() { n.fault = up })
+			}
+			// A call that hangs, a try after that, the rank, and the wire.
+			bound := timing.Renew/2 + 2*timing.Retry + time.Second
+			began := time.Now()
+			if !s.until(time.Minute, s.held) {
+				t.Errorf("seed %d: %s", seed, s.state())
+			}
+			if took := time.Since(began); took > bound {
+				t.Errorf("seed %d: it was taken %s after the API was back, want %s", seed, took, bound)
 			}
 			s.finish()
 			for _, wrong := range append(s.errs, s.violations()...) {
