@@ -49,8 +49,6 @@ func newLink(a, b Options) *link {
 	return l
 }
 
-func (l *link) since() time.Duration { return l.now.Sub(epoch) }
-
 func (l *link) send(from int, list []Packet) {
 	for _, p := range list {
 		l.sent[from] = append(l.sent[from], sending{l.now, p})
