@@ -31,18 +31,18 @@ var nobody = Packet{State: Down, MinRx: time.Microsecond}
 func (o Options) Validate() error {
 	var errs []error
 	if o.Mine == 0 {
-		errs = append(errs, errors.New("Mine must not be 0"))
+		errs = append(errs, errors.New("option Mine must not be 0"))
 	}
 	for _, f := range []struct {
 		name  string
 		value time.Duration
 	}{{"MinTx", o.MinTx}, {"MinRx", o.MinRx}} {
 		if f.value < time.Microsecond || f.value.Microseconds() > 1<<32-1 {
-			errs = append(errs, fmt.Errorf("%s is %s: it must be from 1µs to %s", f.name, f.value, (1<<32-1)*time.Microsecond))
+			errs = append(errs, fmt.Errorf("option %s is %s: it must be from 1µs to %s", f.name, f.value, (1<<32-1)*time.Microsecond))
 		}
 	}
 	if o.Multiplier == 0 {
-		errs = append(errs, errors.New("Multiplier must not be 0"))
+		errs = append(errs, errors.New("option Multiplier must not be 0"))
 	}
 	return errors.Join(errs...)
 }

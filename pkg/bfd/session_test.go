@@ -384,7 +384,7 @@ func TestForeign(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	err := Options{MinRx: 2 * time.Hour, MinTx: -time.Second}.Validate()
-	want := "Mine must not be 0\nMinTx is -1s: it must be from 1µs to 1h11m34.967295s\nMinRx is 2h0m0s: it must be from 1µs to 1h11m34.967295s\nMultiplier must not be 0"
+	want := "option Mine must not be 0\noption MinTx is -1s: it must be from 1µs to 1h11m34.967295s\noption MinRx is 2h0m0s: it must be from 1µs to 1h11m34.967295s\noption Multiplier must not be 0"
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
