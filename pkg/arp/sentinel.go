@@ -383,12 +383,15 @@ func (s *Sentinel) Silent(ctx context.Context, vips []vip.VIP) bool {
 
 // find asks the wire once who else has each of some VIPs.
 func (s *Sentinel) find(ctx context.Context, list []vip.VIP) ([]net.HardwareAddr, []error) {
+	return s.each(list, func(v vip.VIP) (net.HardwareAddr, error) { return s.quick.find(ctx, v.Via, v.Addr(), true) })
+}
+
+// each asks about all of some VIPs at the same time, where the wire is.
+func (s *Sentinel) each(list []vip.VIP, ask func(vip.VIP) (net.HardwareAddr, error)) ([]net.HardwareAddr, []error) {
 	owners, errs := make([]net.HardwareAddr, len(list)), make([]error, len(list))
 	var asking sync.WaitGroup
 	for i, v := range list {
-		asking.Go(func() {
-			s.in(func() { owners[i], errs[i] = s.quick.find(ctx, v.Via, v.Addr(), true) })
-		})
+		asking.Go(func() { s.in(func() { owners[i], errs[i] = ask(v) }) })
 	}
 	asking.Wait()
 	return owners, errs
@@ -396,24 +399,15 @@ func (s *Sentinel) find(ctx context.Context, list []vip.VIP) ([]net.HardwareAddr
 
 // anybody is one who answers for any of some VIPs; nil when nobody does. The error says why not all could be asked for.
 func (s *Sentinel) anybody(ctx context.Context, vips []vip.VIP) (mac net.HardwareAddr, err error) {
-	var asking sync.WaitGroup
-	var mu sync.Mutex // guards the results
-	for _, v := range vips {
-		asking.Go(func() {
-			s.in(func() {
-				owner, failed := s.clear.Probe(ctx, v.Via, v.Addr())
-				mu.Lock()
-				defer mu.Unlock()
-				if failed != nil {
-					err = failed
-				}
-				if owner != nil {
-					mac = owner
-				}
-			})
-		})
+	owners, errs := s.each(vips, func(v vip.VIP) (net.HardwareAddr, error) { return s.clear.Probe(ctx, v.Via, v.Addr()) })
+	for i := range vips {
+		if errs[i] != nil {
+			err = errs[i]
+		}
+		if owners[i] != nil {
+			mac = owners[i]
+		}
 	}
-	asking.Wait()
 	return mac, err
 }
 

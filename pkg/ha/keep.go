@@ -182,39 +182,36 @@ func (f *Fleet) Contest(mandate string) {
 
 // look has the Keeper look whether the wire is clear, while that is asked for.
 func (e *Election) look(ctx context.Context, work *sync.WaitGroup, ask bool) {
-	switch {
-	case !ask && e.clearing != nil:
-		e.clearing()
-		e.clearing = nil
-	case ask && e.clearing == nil:
-		asking, cancel := context.WithCancel(ctx)
-		e.clearing = cancel
-		work.Go(func() {
-			e.o.Keeper.Clear(asking, e.o.Mandate)
-			e.send(asking, func() {
-				if asking.Err() == nil { // it is asked for still
-					e.core.keep.wary = false
-				}
-			})
-		})
-	}
+	e.inquire(ctx, work, &e.clearing, ask, func(ctx context.Context) func() {
+		e.o.Keeper.Clear(ctx, e.o.Mandate)
+		return func() { e.core.keep.wary = false }
+	})
 }
 
 // listen has the Keeper find out whether the holder is gone, while that is asked for.
 func (e *Election) listen(ctx context.Context, work *sync.WaitGroup, ask bool) {
+	seen := e.core.seen
+	e.inquire(ctx, work, &e.listening, ask, func(ctx context.Context) func() {
+		gone := e.o.Keeper.Silent(ctx, e.o.Mandate)
+		return func() { e.core.listened(seen, gone) }
+	})
+}
+
+// inquire puts a question once while it is asked for, and has the core told of the answer. cancel ends it, and is nil while
+// none is put.
+func (e *Election) inquire(ctx context.Context, work *sync.WaitGroup, cancel *context.CancelFunc, ask bool, put func(context.Context) (tell func())) {
 	switch {
-	case !ask && e.listening != nil:
-		e.listening()
-		e.listening = nil
-	case ask && e.listening == nil:
-		asking, cancel := context.WithCancel(ctx)
-		e.listening = cancel
-		seen := e.core.seen
+	case !ask && *cancel != nil:
+		(*cancel)()
+		*cancel = nil
+	case ask && *cancel == nil:
+		var asking context.Context
+		asking, *cancel = context.WithCancel(ctx)
 		work.Go(func() {
-			gone := e.o.Keeper.Silent(asking, e.o.Mandate)
+			tell := put(asking)
 			e.send(asking, func() {
 				if asking.Err() == nil { // it is asked for still
-					e.core.listened(seen, gone)
+					tell()
 				}
 			})
 		})

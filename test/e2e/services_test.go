@@ -478,10 +478,7 @@ func servicePool(t *testing.T, s *services) {
 	if err := s.pods[holder].Stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "another node holds", func() (bool, error) {
-		nodes, err := s.Holders(third[0])
-		return len(nodes) == 1 && nodes[0] != holder, err
-	})
+	s.leaves(t, holder, third[0])
 	s.on(t, a, second)
 	s.on(t, b, third)
 	s.run(t, holder, lab.PodOptions{})
