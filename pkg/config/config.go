@@ -162,25 +162,50 @@ type ARP struct {
 	Rate time.Duration
 }
 
-// BGP is what a BGP speaker needs; it is rendered into manifests, and running it is a later capability.
+// BGP is the speaker and its peers. PeerList has the peers that it names.
 type BGP struct {
-	Enable              bool
+	Enable bool
+	// AttachIPToInterface puts the VIPs of Services on Network.Interface, too.
 	AttachIPToInterface bool
-	RouterID            netip.Addr
-	RouterInterface     string
-	AS                  uint32
-	// Peers is the comma list of addr:AS[:password[:multihop[:port[:mpbgp[:bfd]]]]] as it was written.
-	Peers             string
-	PeerAddress       string
-	PeerAS            uint32
-	PeerPassword      string
-	Multihop          bool
+	// RouterID is the router ID; not valid means the first IPv4 address of RouterInterface, or else the node's own.
+	RouterID        netip.Addr
+	RouterInterface string
+	// AS is our autonomous system number.
+	AS uint32
+	// Peers are peers as they were written.
+	Peers PeersText
+	// PeerAddress is that of a single peer beside them, with PeerAS, PeerPassword and Multihop; empty for none.
+	PeerAddress  string
+	PeerAS       uint32
+	PeerPassword Secret
+	Multihop     bool
+	// PeersFile is a YAML file with more peers; empty for none.
+	PeersFile string
+	// PasswordSecret is "name" or "namespace/name" of a Secret with passwords of peers (Peer.PasswordIn); empty for none.
+	PasswordSecret string
+	// Annotations is the prefix of the node annotations that hold the AS and the peers; empty means none.
+	Annotations string
+	// Drain is how long routes stay, marked with GRACEFUL_SHUTDOWN (RFC 8326), before they are withdrawn when we stop.
+	Drain time.Duration
+	// LinkBandwidth adds a link-bandwidth community that weighs the nodes of a Service by their ready endpoints.
+	LinkBandwidth bool
+	// CommunityNames are names that may stand for communities.
+	CommunityNames CommunityNames
+
+	// The fields below are those of each peer that says nothing else.
+
+	// SourceInterface and SourceIP are where sessions come from; at most one of them. The address is that of sessions of
+	// its family.
 	SourceInterface   string
 	SourceIP          netip.Addr
 	HoldTime          time.Duration
 	KeepaliveInterval time.Duration
-	// Annotations is the prefix of the node annotations that hold the AS and the peers; empty means none.
-	Annotations string
+	NextHop           NextHop
+	GracefulRestart   bool
+	// Communities and LargeCommunities are communities or names of them.
+	Communities, LargeCommunities []string
+	LocalPref, MED                *uint32
+	Prepend                       uint8
 }
 
 // Observe is what the instance shows of itself. Nothing listens beyond loopback unless asked.

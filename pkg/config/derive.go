@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -53,6 +54,18 @@ func (l *Loaded) settle() {
 	if c.Services.Enable && len(c.ControlPlane.Addresses) > 0 && !l.isSet("controlplane") && !l.bad["controlplane"] {
 		l.warn("%s has no effect: beside %s the control plane's VIP needs --controlplane (env cp_enable=true)", l.spelt("address"), l.at("services"))
 	}
+	l.warnNextHops()
+}
+
+// warnNextHops tells of next hops that no peer has.
+func (l *Loaded) warnNextHops() {
+	b := l.Config.BGP
+	fixed := b.NextHop.Mode == NextHopFixed || b.PeersFile != "" || strings.Contains(string(b.Peers), "mpbgp_nexthop="+NextHopFixed)
+	for _, name := range []string{"mpbgpIPv4", "mpbgpIPv6"} {
+		if l.isSet(name) && !fixed && b.Enable && !l.anyBad("mpbgpNexthop", "bgppeers", "bgpPeersFile") {
+			l.warn("%s has no effect: it is for mpbgp_nexthop=%s", l.at(name), NextHopFixed)
+		}
+	}
 }
 
 // Announcements more often than every minRate would be noise; what asks for that gets defaultRate, as it always did.
@@ -77,7 +90,7 @@ func (l *Loaded) warnPasswords() {
 	if l.Config.BGP.PeerPassword != "" {
 		warn("peerPass")
 	}
-	if hasPassword(l.Config.BGP.Peers) {
+	if hasPassword(string(l.Config.BGP.Peers)) {
 		warn("bgppeers")
 	}
 }

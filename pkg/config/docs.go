@@ -18,6 +18,11 @@ func Markdown() string {
 		b.WriteString(s.docsRow())
 	}
 	fmt.Fprintf(&b, "\n## The config file\n\n%s%s%s", docsHead, configFileSetting().docsRow(), docsFile)
+	b.WriteString(docsPeers)
+	for _, f := range peerFields() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", f.name, cell(f.usage), codes([]string{f.name + ": " + f.example}))
+	}
+	b.WriteString(docsBehindPeers)
 	b.WriteString(docsUnsupported)
 	for _, u := range UnsupportedSettings() {
 		var names []string
@@ -95,6 +100,62 @@ leaseDuration: 15
 leaseRenewDuration: 10
 leaseRetry: 2
 ` + "```" + `
+`
+
+	docsPeers = `
+## Peers of BGP
+
+Peers come from ` + "`bgp_peers`" + `, from ` + "`bgp_peeraddress`" + ` with the settings of the single peer, and from the file of ` + "`bgp_peers_file`" + `; all of
+them count, and an address that is there twice is an error. The fields of ` + "`bgp_peers`" + ` are
+
+| Field | What it is |
+|---|---|
+| 1 | IPv4 address or host name, IPv6 address in brackets, or ` + "`unnumbered:`" + ` and the link to the neighbour, which needs no AS |
+| 2 | autonomous system number |
+| 3 | TCP MD5 password (RFC 2385), without colon and comma |
+| 4 | ` + "`true`" + ` where the peer is more than one hop away |
+| 5 | port, 179 if empty; may be left out, place and all, before the fields that follow |
+| 6 | next hops of the other family than the session's: ` + "`mpbgp_nexthop=...;mpbgp_ipv4=...;mpbgp_ipv6=...`" + `, in place of the settings of the same names |
+| 7 | BFD (RFC 5880): ` + "`enable;rx;tx;multiplier`" + `, as in ` + "`true;50;50;3`" + `; times in milliseconds from 10, and 300, 300 and 3 if empty |
+
+A peer that has no password there has the one that is in the Secret of ` + "`bgp_password_secret`" + ` under its address (with ` + "`-`" + ` for what the key of
+a Secret cannot have: ` + "`2001-db8--1`" + `), or else under ` + "`password`" + `. A source address is used for the peers of its family.
+
+The peers file has what the list cannot say. It is read again when it changes; a file with a mistake changes nothing.
+
+` + "```yaml" + `
+peers:
+- address: 192.0.2.254
+  as: 65000
+  nodeSelector: {rack: a}
+  communities: [65000:100, backup]
+  bfd: {minRx: 50, minTx: 50}
+- interface: eth1
+  passwordSecret: {name: tor-2}
+communities:
+  backup: 65000:50
+` + "```" + `
+
+Under ` + "`communities`" + ` it names communities, as ` + "`bgp_community_names`" + ` does. A peer has these fields; one that is left out is as the
+settings say.
+
+| Field | Meaning | Example |
+|---|---|---|
+`
+
+	docsBehindPeers = `
+Where ` + "`annotation`" + ` is set, annotations of the node name its AS, its address and its peers, in place of the settings:
+
+| Annotation behind ` + "`<prefix>/`" + ` | Meaning |
+|---|---|
+| ` + "`node-asn`" + ` | our autonomous system number |
+| ` + "`src-ip`" + ` | address that sessions come from, and router ID |
+| ` + "`peer-asn`" + ` | autonomous system number of the peers |
+| ` + "`peer-ip`" + ` | addresses of the peers, separated by commas |
+| ` + "`bgp-pass`" + ` | TCP MD5 password of the peers, in base64; may be left out |
+| ` + "`peer-multi-hop`" + ` | whether the peers are more than one hop away; may be left out |
+
+Each may have ` + "`bgp-peers-0-`" + ` in front of it, and ` + "`peer-ip`" + ` any number: those are all peers, in the order of the numbers.
 `
 
 	docsUnsupported = `

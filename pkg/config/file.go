@@ -24,23 +24,32 @@ func readFile(path string) (map[string]string, error) {
 	default:
 		return nil, fmt.Errorf("read config file %s: want a name that ends in .yaml, .yml or .json", path)
 	}
-	f, err := os.Open(path)
+	data, err := readBounded("config file", path)
 	if err != nil {
-		return nil, fmt.Errorf("read config file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read config file: %w", err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("read config file %s: it has more than %d bytes", path, maxFile)
+		return nil, err
 	}
 	values, err := parseFile(data)
 	if err != nil {
 		return nil, fmt.Errorf("read config file %s: %w", path, err)
 	}
 	return values, nil
+}
+
+// readBounded reads a file, called what in errors, that has at most maxFile bytes.
+func readBounded(what, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("read %s %s: it has more than %d bytes", what, path, maxFile)
+	}
+	return data, nil
 }
 
 // parseFile parses the YAML or JSON of a config file into the texts of its keys, as they are spelt there. A key

@@ -100,7 +100,7 @@ func TestDefaults(t *testing.T) {
 		},
 		Election: Election{LeaseName: "plndr-cp-lock", LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second},
 		ARP:      ARP{Rate: 3 * time.Second},
-		BGP:      BGP{AS: 65000, PeerAS: 65000, HoldTime: 30 * time.Second, KeepaliveInterval: 10 * time.Second},
+		BGP:      BGP{AS: 65000, PeerAS: 65000, HoldTime: 30 * time.Second, KeepaliveInterval: 10 * time.Second, Drain: 2 * time.Second},
 		Observe:  Observe{PrometheusServer: "127.0.0.1:2112", HealthCheckPort: 29112},
 	}
 	if diff := sameConfig(want, l.Config); diff != "" {
@@ -393,6 +393,10 @@ func TestWarnings(t *testing.T) {
 			[]string{"--bgppeers: the BGP password is in clear text on the command line and in the manifest; a config file can come from a Secret"}},
 		{"peers without a password", given{args: []string{"--bgppeers=10.0.0.1:65000::false"}}, nil},
 		{"password in the file", given{file: map[string]any{"peerPass": "x", "bgpPeers": "10.0.0.1:1:x"}}, nil},
+		{"next hops that no peer has", given{environ: []string{"bgp_enable=true", "mpbgp_ipv4=10.0.0.1", "mpbgp_nexthop=auto_sourceip"}, args: []string{"--mpbgpIPv6=2001:db8::1"}}, []string{
+			"mpbgp_ipv4=10.0.0.1 has no effect: it is for mpbgp_nexthop=fixed", "--mpbgpIPv6=2001:db8::1 has no effect: it is for mpbgp_nexthop=fixed",
+		}},
+		{"next hops that one peer has", given{environ: []string{"bgp_enable=true", "mpbgp_ipv4=10.0.0.1", "bgp_peers=10.0.0.2:1::::mpbgp_nexthop=fixed"}}, nil},
 		{"an address beside Services", given{args: []string{"--services", "--vip=10.0.0.10", "--arp"}},
 			[]string{"--vip has no effect: beside --services=true the control plane's VIP needs --controlplane (env cp_enable=true)"}},
 		{"an address that is switched off beside Services", given{environ: []string{"svc_enable=true", "address=10.0.0.10", "cp_enable=false"}}, nil},
@@ -527,7 +531,7 @@ func TestFlags(t *testing.T) {
 		}
 	})
 	t.Run("a list in pieces", func(t *testing.T) {
-		l := given{args: []string{"--address=10.0.0.1", "--address=10.0.0.2,10.0.0.3", "--vipAllowedRanges=10.0.0.0/8", "--vipAllowedRanges=fd00::/8", "--bgppeers=10.1.0.1:1", "--bgppeers=10.1.0.2:2"}}.mustLoad(t)
+		l := given{args: []string{"--address=10.0.0.1", "--address=10.0.0.2,10.0.0.3", "--vipAllowedRanges=10.0.0.0/8", "--vipAllowedRanges=fd00::/8", "--bgppeers=10.1.0.1:1", "--bgppeers=10.1.0.2:2", "--bgpCommunities=1:1", "--bgpCommunities=2:2"}}.mustLoad(t)
 		if diff := cmp.Diff([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, l.Config.ControlPlane.Addresses); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -536,6 +540,9 @@ func TestFlags(t *testing.T) {
 		}
 		if got := l.Config.BGP.Peers; got != "10.1.0.1:1,10.1.0.2:2" {
 			t.Errorf("peers %q", got)
+		}
+		if got := valueOf(t, l, "bgpCommunities"); got != "1:1,2:2" {
+			t.Errorf("communities %q", got)
 		}
 	})
 	t.Run("the last of a plain flag", func(t *testing.T) {
@@ -578,6 +585,9 @@ prometheusServer: ""
 vipSubnet: 32,128
 healthCheckPort: 0
 vipAllowedRanges: [10.0.0.0/24, "fd00::/64"]
+bgpPeers: [10.0.0.1:65000::false, "[2001:db8::1]:65000"]
+bgpCommunities: [65000:100, no-export]
+bgpCommunityNames: {backup: 65000:50}
 servicesPools: on
 lbClassName: ""
 interface:
@@ -586,6 +596,7 @@ interface:
 			"--address=10.0.0.10,vip.example.com", "--arp", "--port=8443", "--arpRate=1000", "--controlPlaneHealthCheckPeriodSeconds=0.5",
 			`--leaseAnnotations={"team":"net","a/b":"c"}`, "--prometheusHTTPServer=", "--vipSubnet=32,128", "--healthCheckPort=0",
 			"--vipAllowedRanges=10.0.0.0/24,fd00::/64", "--servicesPools=on", "--lbClassName=",
+			"--bgppeers=10.0.0.1:65000::false,[2001:db8::1]:65000", "--bgpCommunities=65000:100,no-export", "--bgpCommunityNames=backup=65000:50",
 		}}.mustLoad(t)
 		if diff := sameConfig(want.Config, l.Config); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -818,9 +829,6 @@ func TestManifestsOfUsers(t *testing.T) {
 			}
 			if err := l.Validate(); err != nil {
 				fmt.Fprintf(&b, "invalid: %v\n", err)
-			}
-			if err := l.Runnable(); err != nil {
-				fmt.Fprintf(&b, "not runnable: %v\n", err)
 			}
 			for _, e := range l.Effective() {
 				if e.Origin.IsSet() {

@@ -74,7 +74,7 @@ func AddFlags(fs *pflag.FlagSet) {
 	for _, s := range append(Settings(), configFileSetting()) {
 		typ := s.Type()
 		add := func(name, short string) *pflag.Flag {
-			v := &flagText{text: s.Default, typ: typ, list: slices.Contains([]string{typeAddresses, typeRanges, typePeers}, typ)}
+			v := &flagText{text: s.Default, typ: typ, list: slices.Contains([]string{typeAddresses, typeRanges, typePeers, typeCommunities}, typ)}
 			f := fs.VarPF(v, name, short, s.flagUsage())
 			if typ == typeBool {
 				f.NoOptDefVal = "true"

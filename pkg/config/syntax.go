@@ -254,6 +254,16 @@ func oneOf(values []string) func(string) error {
 	}
 }
 
+// orEmpty accepts nothing beside what check does.
+func orEmpty(check func(string) error) func(string) error {
+	return func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
+}
+
 func namespaceName(s string) error {
 	if !isLabel(s) {
 		return fmt.Errorf("%q is not the name of a namespace", s)
@@ -375,12 +385,13 @@ func oneLine(errs []error) error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
-// hostOrIP accepts an IP address or a host name, or nothing.
+// hostOrIP accepts what can be the address of a peer, or nothing.
 func hostOrIP(s string) error {
-	if _, err := netip.ParseAddr(s); s != "" && err != nil && !isSubdomain(strings.ToLower(s)) {
-		return fmt.Errorf("%q is neither an IP address nor a host name", s)
+	if s == "" {
+		return nil
 	}
-	return nil
+	_, err := peerHost(s)
+	return err
 }
 
 // annotationPrefix accepts the part of an annotation's key before the slash, or nothing.

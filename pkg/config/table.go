@@ -24,6 +24,9 @@ const (
 // longest bounds every time that is set, so that a typing error is found and a Lease's int32 seconds cannot overflow.
 const longest = 24 * time.Hour
 
+// longestDrain bounds what a stop may take.
+const longestDrain = 10 * time.Minute
+
 // Settings is the table: one row for each setting, in the order in which it is documented and rendered.
 func Settings() []Setting {
 	cp := func(c *Config) bool { return c.ControlPlane.Enable }
@@ -319,7 +322,7 @@ func Settings() []Setting {
 		{
 			Name: "bgp", Env: []string{"bgp_enable"}, Key: "bgp", KeyAliases: []string{"enableBGP"},
 			Default: "false", Example: "true", Group: groupBGP,
-			Usage: "announce VIPs by BGP; manifests are rendered, running it is not supported yet by this version",
+			Usage: "announce VIPs by BGP, in place of ARP",
 			bind:  func(c *Config) pflag.Value { return boolean{&c.BGP.Enable} },
 		},
 		{
@@ -333,7 +336,7 @@ func Settings() []Setting {
 			Example: "192.0.2.1", Group: groupBGP,
 			Usage: "router ID, an IPv4 address; it must differ from node to node",
 			bind: func(c *Config) pflag.Value {
-				return address{p: &c.BGP.RouterID, only4: true, reason: ", as a BGP router ID is"}
+				return address{p: &c.BGP.RouterID, only: "IPv4", reason: ", as a BGP router ID is"}
 			},
 		},
 		{
@@ -376,13 +379,27 @@ func Settings() []Setting {
 			Name: "peerPass", Env: []string{"bgp_peerpass"}, Key: "peerPass", KeyAliases: []string{"bgpPeerPass"},
 			Example: "secret", Group: groupBGP, Secret: true,
 			Usage: "TCP MD5 password (RFC 2385) of the single peer",
-			bind:  func(c *Config) pflag.Value { return text{p: &c.BGP.PeerPassword} },
+			bind:  func(c *Config) pflag.Value { return secret{&c.BGP.PeerPassword} },
 		},
 		{
 			Name: "multihop", Aliases: []string{"multiHop"}, Env: []string{"bgp_multihop"}, Key: "multihop",
 			Default: "false", Example: "true", Group: groupBGP,
 			Usage: "the single peer is more than one hop away",
 			bind:  func(c *Config) pflag.Value { return boolean{&c.BGP.Multihop} },
+		},
+		{
+			Name: "bgpPeersFile", Env: []string{"bgp_peers_file"}, Key: "bgpPeersFile",
+			Example: "/etc/kube-vip/peers.yaml", Group: groupBGP,
+			Usage: "YAML file with more peers, and with what the list of peers cannot say; see below",
+			bind:  func(c *Config) pflag.Value { return text{p: &c.BGP.PeersFile, typ: "file"} },
+		},
+		{
+			Name: "bgpPasswordSecret", Env: []string{"bgp_password_secret"}, Key: "bgpPasswordSecret",
+			Example: "kube-system/bgp-passwords", Group: groupBGP,
+			Usage: "Secret with the passwords of peers that have none elsewhere, as name or namespace/name: under the peer's address, or else under password",
+			bind: func(c *Config) pflag.Value {
+				return text{p: &c.BGP.PasswordSecret, clean: strings.TrimSpace, check: secretName}
+			},
 		},
 		{
 			Name: "sourceIF", Aliases: []string{"sourceif"}, Env: []string{"bgp_sourceif"}, Key: "sourceIF",
@@ -413,6 +430,78 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return span{p: &c.BGP.KeepaliveInterval, unit: time.Second, whole: true, max: 65535 * time.Second}
 			},
+		},
+		{
+			Name: "mpbgpNexthop", Env: []string{"mpbgp_nexthop"}, Key: "mpbgpNexthop",
+			Example: NextHopSourceIP, Group: groupBGP, Enum: nextHopModes(),
+			Usage: "where routes of the other family than the session's point to (MP-BGP), empty for none of them",
+			bind:  func(c *Config) pflag.Value { return nextHopMode(&c.BGP.NextHop) },
+		},
+		{
+			Name: "mpbgpIPv4", Env: []string{"mpbgp_ipv4"}, Key: "mpbgpIPv4",
+			Example: "192.0.2.1", Group: groupBGP,
+			Usage: "next hop of IPv4 routes for mpbgp_nexthop=fixed",
+			bind:  func(c *Config) pflag.Value { return nextHopIPv4(&c.BGP.NextHop) },
+		},
+		{
+			Name: "mpbgpIPv6", Env: []string{"mpbgp_ipv6"}, Key: "mpbgpIPv6",
+			Example: "2001:db8::1", Group: groupBGP,
+			Usage: "next hop of IPv6 routes for mpbgp_nexthop=fixed",
+			bind:  func(c *Config) pflag.Value { return nextHopIPv6(&c.BGP.NextHop) },
+		},
+		{
+			Name: "bgpGracefulRestart", Env: []string{"bgp_graceful_restart"}, Key: "bgpGracefulRestart",
+			Default: "false", Example: "true", Group: groupBGP,
+			Usage: "ask peers to keep routes for the hold time when the session breaks (RFC 4724), so that a restart of the process is not noticed; a node that is gone is, then, only noticed as late",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.BGP.GracefulRestart} },
+		},
+		{
+			Name: "bgpDrain", Env: []string{"bgp_drain"}, Key: "bgpDrain",
+			Default: "2", Example: "10", Group: groupBGP,
+			Usage: "seconds for which routes stay, marked with GRACEFUL_SHUTDOWN (RFC 8326), before they are withdrawn when the instance stops; decimals allowed, 0 withdraws at once",
+			bind:  func(c *Config) pflag.Value { return span{p: &c.BGP.Drain, unit: time.Second, max: longestDrain} },
+		},
+		{
+			Name: "bgpCommunities", Env: []string{"bgp_communities"}, Key: "bgpCommunities",
+			Example: "65000:100,no-export", Group: groupBGP,
+			Usage: "communities of routes (RFC 1997), as a:b or by name, separated by commas",
+			bind:  func(c *Config) pflag.Value { return communities{p: &c.BGP.Communities} },
+		},
+		{
+			Name: "bgpLargeCommunities", Env: []string{"bgp_large_communities"}, Key: "bgpLargeCommunities",
+			Example: "65000:1:2", Group: groupBGP,
+			Usage: "large communities of routes (RFC 8092), as a:b:c or by name, separated by commas",
+			bind:  func(c *Config) pflag.Value { return communities{p: &c.BGP.LargeCommunities, large: true} },
+		},
+		{
+			Name: "bgpCommunityNames", Env: []string{"bgp_community_names"}, Key: "bgpCommunityNames",
+			Example: "backup=65000:50,blue=65000:1:7", Group: groupBGP,
+			Usage: "names that may stand for communities wherever those are given, as name=value separated by commas; well-known communities have theirs already",
+			bind:  func(c *Config) pflag.Value { return communityNames{&c.BGP.CommunityNames} },
+		},
+		{
+			Name: "bgpLocalPref", Env: []string{"bgp_local_pref"}, Key: "bgpLocalPref",
+			Example: "200", Group: groupBGP,
+			Usage: "LOCAL_PREF of routes, for peers of our own AS; empty leaves it to the speaker, which says 100",
+			bind:  func(c *Config) pflag.Value { return optional{&c.BGP.LocalPref} },
+		},
+		{
+			Name: "bgpMED", Env: []string{"bgp_med"}, Key: "bgpMED",
+			Example: "50", Group: groupBGP,
+			Usage: "MULTI_EXIT_DISC of routes, of which the lowest counts; empty is none",
+			bind:  func(c *Config) pflag.Value { return optional{&c.BGP.MED} },
+		},
+		{
+			Name: "bgpPrepend", Env: []string{"bgp_prepend"}, Key: "bgpPrepend",
+			Default: "0", Example: "2", Group: groupBGP,
+			Usage: "how many times more our AS is in the path of routes, at most 32",
+			bind:  func(c *Config) pflag.Value { return number[uint8]{&c.BGP.Prepend, 0, maxPrepend} },
+		},
+		{
+			Name: "bgpLinkBandwidth", Env: []string{"bgp_link_bandwidth"}, Key: "bgpLinkBandwidth",
+			Default: "false", Example: "true", Group: groupBGP,
+			Usage: "weigh the nodes of a Service by their ready endpoints, by the link-bandwidth extended community",
+			bind:  func(c *Config) pflag.Value { return boolean{&c.BGP.LinkBandwidth} },
 		},
 		{
 			Name: "annotations", Env: []string{"annotation", "annotations"}, Key: "annotations",

@@ -31,13 +31,23 @@ var texts = map[string][]string{
 	"peerAddress":                    {"", "2001:db8::1", "router.example.com"},
 	"peerPass":                       {"", " white space ", "a:b,c=d\"'\n$(X)"},
 	"annotations":                    {"", "bgp"},
+	"bgpPeersFile":                   {"", "peers.yaml"},
+	"bgpPasswordSecret":              {"", "bgp", "kube-system/bgp.passwords"},
+	"mpbgpNexthop":                   {""},
+	"mpbgpIPv4":                      {"", "10.0.0.1"},
+	"mpbgpIPv6":                      {"", "2001:db8::2", "fe80::1"},
+	"bgpCommunities":                 {"", "0:0,65535:65535", "graceful-shutdown,backup"},
+	"bgpLargeCommunities":            {"", "4294967295:0:4294967295,blue"},
+	"bgpCommunityNames":              {"", "a=1:2", "a=1:2,b=1:2:3"},
+	"bgpLocalPref":                   {"", "0", "4294967295"},
+	"bgpMED":                         {"", "0", "4294967295"},
 	"namespace":                      {"default"},
 	"k8sConfigPath":                  {"", "/a b/c"},
 	"kubernetesAddr":                 {"", "10.0.0.1", "2001:db8::1", "[2001:db8::1]:6443", "api.example.com:443", "http://127.0.0.1:8080"},
 	"nodeName":                       {"", "a.b-c.d"},
 	"instanceName":                   {"", "A_b-c.9"},
 	"prometheusHTTPServer":           {"", "[::1]:9000", "localhost:0", "0.0.0.0:2112"},
-	"bgppeers":                       {"", "10.0.0.1:1", "[2001:db8::1]:4294967295:pass:true:1179:mpbgp_nexthop=fixed:enable;300;300;3,unnumbered:eth0"},
+	"bgppeers":                       {"", "10.0.0.1:1", "[2001:db8::1]:4294967295:pass:true:1179:mpbgp_nexthop=fixed:enable;300;300;3,unnumbered:eth0", "10.0.0.1:1:::mpbgp_nexthop=fixed;mpbgp_ipv6=2001:db8::1:true;;;"},
 	"address":                        {"", "10.0.0.10", "vip.example.com,10.0.0.11", "2001:db8::a"},
 	"leaseAnnotations":               {"", `{"a.b/c":"<d> & \"e\"","f":""}`},
 	"vipSubnet":                      {"", "24", "64", "24,32", "1,128"},
@@ -60,6 +70,8 @@ func randomText(t *testing.T, r *rand.Rand, s Setting) string {
 	case boolean:
 		choices = []string{"true", "false"}
 	case number[int]:
+		choices = append(choices, whole(v.min, v.max), whole(v.min, v.min), whole(v.max, v.max))
+	case number[uint8]:
 		choices = append(choices, whole(v.min, v.max), whole(v.min, v.min), whole(v.max, v.max))
 	case number[uint16]:
 		choices = append(choices, whole(v.min, v.max), whole(v.min, v.min), whole(v.max, v.max))

@@ -20,7 +20,6 @@ func UnsupportedSettings() []Unsupported {
 	const (
 		debounce  = "ignored: pauses between changes of endpoints" + notYet
 		etcd      = "ignored: elections by etcd" + notYet + "; the Lease is used"
-		mpbgp     = "ignored: other next hops for the second address family (MP-BGP)" + notYet
 		zebra     = "ignored: routes by FRR's zebra" + notYet
 		table     = "ignored: routing tables" + notYet
 		wireguard = "ignored: WireGuard tunnels" + notYet
@@ -50,9 +49,6 @@ func UnsupportedSettings() []Unsupported {
 		one("enableNodeLabeling", "enable_node_labeling", "enableNodeLabeling", true, labels),
 		{Flags: []string{"leaderElectionType"}, Keys: []string{"leaderElectionType"}, Why: etcd, Same: "kubernetes"},
 		{Flags: []string{"etcdCACert", "etcdCert", "etcdKey", "etcdEndpoints"}, Keys: []string{"etcd"}, Why: etcd},
-		one("", "mpbgp_nexthop", "mpbgpNexthop", false, mpbgp),
-		one("", "mpbgp_ipv4", "mpbgpIPv4", false, mpbgp),
-		one("", "mpbgp_ipv6", "mpbgpIPv6", false, mpbgp),
 		{Flags: []string{"zebra"}, Env: []string{"zebra_enable"}, Keys: []string{"zebra", "zebraEnable"}, Bool: true, Why: zebra},
 		one("zebraUrl", "zebra_url", "zebraUrl", false, zebra),
 		one("zebraVersion", "zebra_version", "zebraVersion", false, zebra),

@@ -19,16 +19,6 @@ func (l *Loaded) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Runnable tells whether this version can run what the settings ask for, and returns everything that it cannot, joined.
-// A manifest can be rendered all the same.
-func (l *Loaded) Runnable() error {
-	var problems []error
-	if l.Config.BGP.Enable {
-		problems = append(problems, fmt.Errorf("%s: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)", l.spelt("bgp")))
-	}
-	return errors.Join(problems...)
-}
-
 func (l *Loaded) anyBad(names ...string) bool {
 	for _, name := range names {
 		if l.bad[name] {
@@ -102,7 +92,7 @@ func (l *Loaded) otherMode() string {
 
 func (l *Loaded) checkElection() (problems []error) {
 	e := l.Config.Election
-	if !e.Enable || l.anyBad("leaseDuration", "leaseRenewDuration", "leaseRetry") {
+	if !e.Enable && !l.Config.Services.Enable || l.anyBad("leaseDuration", "leaseRenewDuration", "leaseRetry") {
 		return nil
 	}
 	duration, renew, retry := l.at("leaseDuration"), l.at("leaseRenewDuration"), l.at("leaseRetry")
@@ -150,11 +140,12 @@ func (l *Loaded) checkBGP() (problems []error) {
 	if b.AS == 0 && b.Annotations == "" {
 		say("%s: BGP needs an AS number from 1 to 4294967295", l.at("localAS"))
 	}
-	if b.Peers == "" && b.PeerAddress == "" && b.Annotations == "" && !l.anyBad("bgppeers", "peerAddress", "annotations") {
+	if b.Peers == "" && b.PeerAddress == "" && b.PeersFile == "" && b.Annotations == "" && !l.anyBad("bgppeers", "peerAddress", "bgpPeersFile", "annotations") {
 		say("BGP needs a peer: give --bgppeers (env bgp_peers) as addr:AS, or --peerAddress (env bgp_peeraddress)")
 	}
 	if b.PeerAddress != "" && b.PeerAS == 0 {
 		say("%s: the peer %s needs an AS number from 1 to 4294967295", l.at("peerAS"), b.PeerAddress)
+		b.PeerAddress = ""
 	}
 	if b.SourceIP.IsValid() && b.SourceInterface != "" {
 		say("%s and %s exclude each other: keep one of them", l.at("sourceIP"), l.at("sourceIF"))
@@ -165,6 +156,29 @@ func (l *Loaded) checkBGP() (problems []error) {
 		say("%s must be 0 or at least 3 (RFC 4271 section 4.2)", l.at("bgpHoldTimer"))
 	case hold != 0 && keep >= hold:
 		say("%s must be less than %s", l.at("bgpKeepAliveInterval"), l.at("bgpHoldTimer"))
+	}
+	return append(problems, l.checkPeers(b)...)
+}
+
+// checkPeers looks at what the settings say of peers. The peers file is not read: it may be on another host.
+func (l *Loaded) checkPeers(b BGP) (problems []error) {
+	if b.PeersFile == "" && !l.anyBad("bgpPeersFile", "bgpCommunityNames") {
+		for _, of := range []struct {
+			setting string
+			list    []string
+		}{{"bgpCommunities", b.Communities}, {"bgpLargeCommunities", b.LargeCommunities}} {
+			if _, _, err := b.CommunityNames.split(of.list); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", l.spelt(of.setting), err))
+			}
+		}
+	}
+	if l.anyBad("bgppeers", "peerAddress", "peerAS", "sourceIP", "sourceIF", "mpbgpNexthop", "mpbgpIPv4", "mpbgpIPv6") {
+		return problems
+	}
+	// Said once above, not of every peer.
+	b.Communities, b.LargeCommunities, b.PeersFile = nil, nil, ""
+	if _, err := b.PeersWith(PeersFile{}); err != nil {
+		problems = append(problems, err)
 	}
 	return problems
 }

@@ -84,6 +84,15 @@ func TestValidate(t *testing.T) {
 		{"BGP keepalive", given{args: []string{"--bgp", "--address=10.0.0.10", "--bgppeers=10.0.0.1:1", "--bgpHoldTimer=9"}},
 			[]string{"--bgpKeepAliveInterval=10 (default; env bgp_keepalive_interval) must be less than --bgpHoldTimer=9"}},
 		{"BGP without hold time", given{args: []string{"--bgp", "--address=10.0.0.10", "--bgppeers=10.0.0.1:1", "--bgpHoldTimer=0"}}, nil},
+		{"BGP for Services alone", given{environ: []string{"svc_enable=true", "bgp_enable=true", "bgp_peers=10.0.0.1:1"}}, nil},
+		{"BGP for Services and the control plane", given{environ: []string{"svc_enable=true", "cp_enable=true", "address=10.0.0.10", "vip_interface=lo", "bgp_enable=true", "bgp_peers=unnumbered:eth0"}}, nil},
+		{"BGP peers from a file that is elsewhere", given{environ: []string{"svc_enable=true", "bgp_enable=true", "bgp_peers_file=/does/not/exist.yaml", "bgp_communities=from-the-file"}}, nil},
+		{"BGP peers twice", given{environ: []string{"svc_enable=true", "bgp_enable=true", "bgp_peers=10.0.0.1:1,10.0.0.2:1", "bgp_peeraddress=10.0.0.2"}},
+			[]string{"peer 10.0.0.2 is given twice: as peer 2 of bgp_peers and as bgp_peeraddress"}},
+		{"BGP next hops without a source", given{environ: []string{"svc_enable=true", "bgp_enable=true", "bgp_peers=10.0.0.1:1,[2001:db8::1]:1", "mpbgp_nexthop=auto_sourceip", "bgp_sourceip=10.0.0.2"}},
+			[]string{"peer 2001:db8::1: the next hop auto_sourceip needs a source address of the family of the session"}},
+		{"BGP communities without a name", given{args: []string{"--bgpCommunities=1:1,bakup"}, environ: []string{"svc_enable=true", "bgp_enable=true", "bgp_peers=10.0.0.1:1,10.0.0.2:1", "bgp_community_names=backup=1:2"}},
+			[]string{`--bgpCommunities: there is no community "bakup"; did you mean backup?`}},
 		{"BGP that is off", given{environ: []string{"vip_arp=true", "address=10.0.0.10", "bgp_as=0", "bgp_peeraddress=", "bgp_hold_time=1"}}, nil},
 
 		{"in a file", given{file: map[string]any{"enableControlPlane": true, "arp": true, "bgp": true, "bgpPeers": "10.0.0.1:1"}}, []string{
@@ -103,27 +112,6 @@ func TestValidate(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestRunnable(t *testing.T) {
-	const bgp = "bgp_enable: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)"
-	for _, test := range []struct{ environ, want string }{
-		{"vip_arp=true", ""},
-		{"vip_arp=true svc_enable=true", ""},
-		{"vip_arp=true svc_enable=true svc_election=false", ""},
-		{"vip_arp=true svc_election=true", ""}, // of Services that are off
-		{"vip_arp=true svc_enable=true svc_election=true", ""},
-		{"bgp_enable=true", bgp},
-		{"bgp_enable=true svc_enable=true svc_placement=lease", bgp},
-	} {
-		got := ""
-		if err := (given{environ: strings.Fields(test.environ)}).mustLoad(t).Runnable(); err != nil {
-			got = err.Error()
-		}
-		if got != test.want {
-			t.Errorf("%s: want %q, got %q", test.environ, test.want, got)
-		}
 	}
 }
 
@@ -240,12 +228,57 @@ func TestValues(t *testing.T) {
 		{"bgppeers", "10.0.0.1", "peer 1: the AS behind the address is not a number from 1 to 4294967295"},
 		{"bgppeers", "10.0.0.1:65000,10.0.0.2:0", "peer 2: the AS behind the address is not a number from 1 to 4294967295"},
 		{"bgppeers", "10.0.0.1:65000,", "peer 2: it does not begin with an address (IPv6 goes in brackets)"},
-		{"bgppeers", "2001:db8::1:65000", "peer 1: the AS behind the address is not a number from 1 to 4294967295"},
+		{"bgppeers", "2001:db8::1:65000", "peer 1: it does not begin with an address (IPv6 goes in brackets)"},
 		{"bgppeers", "10.0.0.1:1::perhaps", "peer 1: multihop (the fourth field) is not true or false"},
 		{"bgppeers", "[10.0.0.1]:65000", "peer 1: the brackets do not hold an IPv6 address"},
 		{"bgppeers", "[2001:db8::1]65000", "peer 1: want a colon behind the bracket"},
 		{"bgppeers", "unnumbered:", "peer 1: unnumbered: is not followed by the name of an interface"},
 		{"bgppeers", "10.0.0.1:1:::0", "peer 1: the port (the fifth field) is not a number from 1 to 65535"},
+		{"bgppeers", "10.0.0.256:1", "peer 1: it does not begin with an address (IPv6 goes in brackets)"},
+		{"bgppeers", "0.0.0.0:1", "peer 1: it does not begin with an address (IPv6 goes in brackets)"},
+		{"bgppeers", "[ff02::1]:1", `peer 1: "ff02::1" cannot be a peer: it is a multicast address`},
+		{"bgppeers", "[::ffff:10.0.0.1]:1", `peer 1: "::ffff:10.0.0.1" cannot be a peer: write it as 10.0.0.1`},
+		{"bgppeers", "[2001:db8::1%eth0]:1", `peer 1: "2001:db8::1%eth0" cannot be a peer: only a link-local address has the name of an interface behind the %`},
+		{"bgppeers", "unnumbered:eth0:x", "peer 1: the AS behind the address is not a number from 1 to 4294967295"},
+		{"bgppeers", "10.0.0.1:1:" + strings.Repeat("p", 81), "peer 1: password is longer than 80 bytes"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_next=fixed", "peer 1: the mpbgp field has a key other than mpbgp_nexthop, mpbgp_ipv4 and mpbgp_ipv6"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_nexthop=auto", "peer 1: mpbgp_nexthop is not one of fixed, auto_sourceip, auto_sourceif"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_ipv4=2001:db8::1", "peer 1: mpbgp_ipv4 is not an IPv4 address"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_ipv6=10.0.0.1", "peer 1: mpbgp_ipv6 is not an IPv6 address"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_ipv6=2001:db8::1:true", "peer 1: mpbgp_ipv6 is not an IPv6 address"},
+		{"bgppeers", "10.0.0.1:1::::mpbgp_ipv4=1.1.1.1;mpbgp_ipv4=1.1.1.1", "peer 1: mpbgp_ipv4 is there twice"},
+		{"bgppeers", "10.0.0.1:1::::x", "peer 1: the mpbgp field has a key other than mpbgp_nexthop, mpbgp_ipv4 and mpbgp_ipv6"},
+		{"bgppeers", "10.0.0.1:1:::179:true;300;300;3", "peer 1: the mpbgp field has a key other than mpbgp_nexthop, mpbgp_ipv4 and mpbgp_ipv6"},
+		{"bgppeers", "10.0.0.1:1:::::true", "peer 1: the bfd field does not have the four values enable;rx;tx;multiplier"},
+		{"bgppeers", "10.0.0.1:1:::::;300;300;3", "peer 1: enable, in the bfd field, is not true or false"},
+		{"bgppeers", "10.0.0.1:1:::::true;9;300;3", "peer 1: rx, in the bfd field, is not a number of milliseconds from 10 to 60000"},
+		{"bgppeers", "10.0.0.1:1:::::true;300;60001;3", "peer 1: tx, in the bfd field, is not a number of milliseconds from 10 to 60000"},
+		{"bgppeers", "10.0.0.1:1:::::true;300;300;0", "peer 1: multiplier, in the bfd field, is not a number from 1 to 255"},
+		{"bgppeers", "10.0.0.1:1,10.0.0.2:x,10.0.0.3", "peer 2: the AS behind the address is not a number from 1 to 4294967295; peer 3: the AS behind the address is not a number from 1 to 4294967295"},
+		{"peerAddress", "10.0.0.256", `"10.0.0.256" is neither an IP address nor a host name`},
+		{"peerPass", strings.Repeat("p", 81), "password is longer than 80 bytes"},
+		{"sourceIP", "::ffff:10.0.0.1", `"::ffff:10.0.0.1": write it as 10.0.0.1`},
+		{"mpbgpNexthop", "auto", `"auto" is not one of fixed, auto_sourceip, auto_sourceif`},
+		{"mpbgpIPv4", "2001:db8::1", `"2001:db8::1" is not an IPv4 address, as the next hop of IPv4 routes is`},
+		{"mpbgpIPv6", "10.0.0.1", `"10.0.0.1" is not an IPv6 address, as the next hop of IPv6 routes is`},
+		{"bgpPasswordSecret", "a/b/c", `"a/b/c" is not the name of a Secret: want name or namespace/name, in lower-case letters, digits, '-' and '.'`},
+		{"bgpPasswordSecret", "/b", `"/b" is not the name of a Secret: want name or namespace/name, in lower-case letters, digits, '-' and '.'`},
+		{"bgpDrain", "0.5", ""},
+		{"bgpDrain", "-1", `"-1" is not a number of seconds from 0 to 600`},
+		{"bgpCommunities", " 65000:100 , No-Export,backup", ""},
+		{"bgpCommunities", "65000:100,65000:0100", `"65000:100" is given twice`},
+		{"bgpCommunities", "65000:1:2", `"65000:1:2" is a large community: those have a list of their own`},
+		{"bgpCommunities", "1:1,", `"" is neither a community such as 65000:100 nor a name of one`},
+		{"bgpLargeCommunities", "65000:1", `"65000:1" is not a large community: want three numbers such as 65000:1:2`},
+		{"bgpLargeCommunities", "1:2:4294967296", `"1:2:4294967296" is not a community: want two numbers up to 65535 such as 65000:100, or three up to 4294967295 such as 65000:1:2`},
+		{"bgpCommunityNames", `{"a": "1:2", "b": "1:2:3"}`, ""},
+		{"bgpCommunityNames", `{"a": 1}`, `not a JSON object of strings such as {"backup":"65000:50"}`},
+		{"bgpCommunityNames", "a", `"a" has no value: want name=value such as backup=65000:50`},
+		{"bgpCommunityNames", "a=1:1,a=1:2", "a is given twice"},
+		{"bgpCommunityNames", "No-Export=1:1", "No-Export is the name of a well-known community"},
+		{"bgpCommunityNames", "1a=1:1,b=c", `"1a" cannot be the name of a community: want a letter, and letters, digits, '-', '_' and '.' behind it; b: "c" is not a community: want two numbers up to 65535 such as 65000:100, or three up to 4294967295 such as 65000:1:2`},
+		{"bgpMED", "4294967296", `"4294967296" is not a whole number from 0 to 4294967295`},
+		{"bgpPrepend", "33", `"33" is not a whole number from 0 to 32`},
 		{"bgppeers", "10.0.0.1:1::::::", "peer 1: there are too many fields: want addr:AS[:password[:multihop[:port[:mpbgp[:bfd]]]]]"},
 	} {
 		t.Run(test.setting+" "+test.text, func(t *testing.T) {

@@ -18,6 +18,8 @@ const (
 	typeAddresses = "addresses"
 	typePeers     = "peers"
 	typeRanges    = "CIDRs"
+
+	typeCommunities = "communities"
 )
 
 // text is a string that check accepts, after clean. Both may be nil.
@@ -66,7 +68,7 @@ func (v boolean) String() string { return strconv.FormatBool(*v.p) }
 func (v boolean) Type() string   { return typeBool }
 
 // number is a whole number from min to max.
-type number[T int | uint16 | uint32] struct {
+type number[T int | uint8 | uint16 | uint32] struct {
 	p        *T
 	min, max int64
 }
@@ -82,6 +84,45 @@ func (v number[T]) Set(s string) error {
 
 func (v number[T]) String() string { return strconv.FormatInt(int64(*v.p), 10) }
 func (v number[T]) Type() string   { return "number" }
+
+// optional is a number of 32 bits, or nothing.
+type optional struct{ p **uint32 }
+
+func (v optional) Set(s string) error {
+	var n uint32
+	if strings.TrimSpace(s) == "" {
+		*v.p = nil
+		return nil
+	}
+	if err := (number[uint32]{&n, 0, 1<<32 - 1}).Set(s); err != nil {
+		return err
+	}
+	*v.p = &n
+	return nil
+}
+
+func (v optional) String() string {
+	if *v.p == nil {
+		return ""
+	}
+	return strconv.FormatUint(uint64(**v.p), 10)
+}
+
+func (v optional) Type() string { return "number" }
+
+// secret is a text that String gives as it is, for manifests; nothing else does.
+type secret struct{ p *Secret }
+
+func (v secret) Set(s string) error {
+	if err := checkPassword(Secret(s)); err != nil {
+		return err
+	}
+	*v.p = Secret(s)
+	return nil
+}
+
+func (v secret) String() string { return v.p.Reveal() }
+func (v secret) Type() string   { return "string" }
 
 // portOrZero is 0 or a port that needs no privilege.
 type portOrZero struct{ p *int }
@@ -173,7 +214,7 @@ func (v span) Type() string {
 // address is one IP address, or empty.
 type address struct {
 	p      *netip.Addr
-	only4  bool
+	only   string // "IPv4" or "IPv6"; empty takes both
 	reason string
 }
 
@@ -187,8 +228,10 @@ func (v address) Set(s string) error {
 	switch {
 	case err != nil || a.Zone() != "" || a.IsUnspecified():
 		return fmt.Errorf("%q is not an IP address", s)
-	case v.only4 && !a.Is4():
-		return fmt.Errorf("%q is not an IPv4 address%s", s, v.reason)
+	case a.Is4In6():
+		return fmt.Errorf("%q: write it as %s", s, a.Unmap())
+	case v.only == "IPv4" && !a.Is4() || v.only == "IPv6" && !a.Is6():
+		return fmt.Errorf("%q is not an %s address%s", s, v.only, v.reason)
 	}
 	*v.p = a
 	return nil
@@ -295,4 +338,9 @@ var (
 	_ pflag.Value = ranges{}
 	_ pflag.Value = annotations{}
 	_ pflag.Value = subnet{}
+	_ pflag.Value = optional{}
+	_ pflag.Value = secret{}
+	_ pflag.Value = peers{}
+	_ pflag.Value = communities{}
+	_ pflag.Value = communityNames{}
 )
