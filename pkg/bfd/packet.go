@@ -1,5 +1,10 @@
 // Package bfd speaks Bidirectional Forwarding Detection (RFC 5880) in asynchronous mode, without the echo function and
-// without authentication: it finds within a few packets' time that a neighbour cannot be reached any more.
+// without authentication: it finds within a few packets' time that a neighbour cannot be reached any more, be he on the
+// link (RFC 5881) or some hops away (RFC 5883).
+//
+// A Detector is handed the neighbours, keeps a session with each, and tells what becomes of them. It receives on UDP port
+// 3784, and on 4784 for neighbours some hops away, on all addresses of the node: only while there is such a neighbour,
+// and what comes from anybody else is counted and dropped, never answered.
 //
 // A Session is pure: packets and the time go in, packets and what became of the session come out.
 package bfd

@@ -94,7 +94,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil || again != p {
 			t.Fatalf("%+v became %+v, %v", p, again, err)
 		}
-		o := Options{Mine: 1, MinTx: 50 * time.Millisecond, MinRx: 50 * time.Millisecond, Multiplier: 3, Jitter: func() float64 { return 0.5 }}
+		o := SessionOptions{Mine: 1, MinTx: 50 * time.Millisecond, MinRx: 50 * time.Millisecond, Multiplier: 3, Jitter: func() float64 { return 0.5 }}
 		now := epoch
 		s := NewSession(o, now)
 		for range 100 {

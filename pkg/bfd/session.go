@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Options are what a Session wants.
-type Options struct {
+// SessionOptions are what a Session wants.
+type SessionOptions struct {
 	// Mine is its discriminator: not 0, and that of no other session of this system.
 	Mine uint32
 	// MinTx is the interval at which it would like to send once it is up, MinRx the least at which it can receive:
@@ -28,7 +28,7 @@ const slow = time.Second
 var nobody = Packet{State: Down, MinRx: time.Microsecond}
 
 // Validate says what is wrong with o, by the names of its fields.
-func (o Options) Validate() error {
+func (o SessionOptions) Validate() error {
 	var errs []error
 	if o.Mine == 0 {
 		errs = append(errs, errors.New("option Mine must not be 0"))
@@ -49,24 +49,25 @@ func (o Options) Validate() error {
 
 // Session is one end of a BFD session. It is not safe for use by several goroutines.
 type Session struct {
-	o Options
+	o SessionOptions
 
 	state State
 	diag  Diagnostic
 	since time.Time     // of state
 	minTx time.Duration // as it is told; slow while the session is not up
-	// tx and rx are the intervals that count: minTx and Options.MinRx, but while the neighbour has not been heard to know of
-	// a change what they were before, if that is more careful.
+	// tx and rx are the intervals that count: minTx and MinRx of its options, but while the neighbour has not been heard to
+	// know of a change what they were before, if that is more careful.
 	tx, rx time.Duration
 	polls  bool      // it asks until it is answered
 	sendAt time.Time // zero means never
 	heard  time.Time // when the last packet came; zero means that the neighbour is not known
 
 	remote Packet // what the neighbour said last; its Mine is 0 while he is not known
+	out    [1]Packet
 }
 
-// NewSession returns a Session that is down, and sends its first packet when it is first ticked. The Options are valid.
-func NewSession(o Options, now time.Time) *Session {
+// NewSession returns a Session that is down, and sends its first packet when it is first ticked. Its options are valid.
+func NewSession(o SessionOptions, now time.Time) *Session {
 	s := &Session{o: o, state: Down, since: now, remote: nobody}
 	s.minTx = max(o.MinTx, slow)
 	s.tx, s.rx = s.minTx, o.MinRx
@@ -111,7 +112,7 @@ func (s *Session) Next() time.Time {
 	return next
 }
 
-// Tick does what is due, and returns what is to be sent now.
+// Tick does what is due, and returns what is to be sent now, which is valid until the next call.
 func (s *Session) Tick(now time.Time) []Packet {
 	if !s.heard.IsZero() && !now.Before(s.heard.Add(s.Detection())) {
 		s.lose(now)
@@ -120,9 +121,9 @@ func (s *Session) Tick(now time.Time) []Packet {
 		return nil
 	}
 	s.schedule(now)
-	p := s.packet()
-	p.Poll = s.polls
-	return []Packet{p}
+	s.out[0] = s.packet()
+	s.out[0].Poll = s.polls
+	return s.out[:]
 }
 
 // lose is the end of the detection time.
@@ -138,8 +139,8 @@ func (s *Session) lose(now time.Time) {
 	}
 }
 
-// Receive takes a packet that Parse accepted and that is for this session, and returns what is to be sent now
-// (RFC 5880 §6.8.6).
+// Receive takes a packet that Parse accepted and that is for this session, and returns what is to be sent now,
+// which is valid until the next call (RFC 5880 §6.8.6).
 func (s *Session) Receive(p Packet, now time.Time) []Packet {
 	if p.Yours != 0 && p.Yours != s.o.Mine {
 		return nil
@@ -172,9 +173,9 @@ func (s *Session) Receive(p Packet, now time.Time) []Packet {
 	if !p.Poll {
 		return nil
 	}
-	answer := s.packet()
-	answer.Final = true
-	return []Packet{answer}
+	s.out[0] = s.packet()
+	s.out[0].Final = true
+	return s.out[:]
 }
 
 // SetAdminDown takes the session down by an operator's wish, which the neighbour is told, or ends that.
@@ -217,6 +218,9 @@ func (s *Session) Set(minTx, minRx time.Duration, now time.Time) {
 	s.tx, s.rx = min(s.tx, minTx), max(s.rx, minRx)
 	s.sendAt = now
 }
+
+// SetMultiplier changes the multiplier. The neighbour heeds it from the next packet on (RFC 5880 §6.8.12).
+func (s *Session) SetMultiplier(multiplier uint8) { s.o.Multiplier = multiplier }
 
 // packet is what the session has to say.
 func (s *Session) packet() Packet {

@@ -36,10 +36,10 @@ type sending struct {
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func newLink(a, b Options) *link {
+func newLink(a, b SessionOptions) *link {
 	random := rand.New(rand.NewPCG(1, 2))
 	l := &link{now: epoch, late: 2 * time.Millisecond, drop: func(int) bool { return false }, previous: [2]State{Down, Down}}
-	for i, o := range []Options{a, b} {
+	for i, o := range []SessionOptions{a, b} {
 		o.Mine, o.Jitter = uint32(i+1), random.Float64
 		if err := o.Validate(); err != nil {
 			panic(err)
@@ -146,22 +146,22 @@ func (l *link) gaps(from int, since time.Time) (least, most time.Duration) {
 	return least, most
 }
 
-func every(d time.Duration) Options { return Options{MinTx: d, MinRx: d, Multiplier: 3} }
+func every(d time.Duration) SessionOptions { return SessionOptions{MinTx: d, MinRx: d, Multiplier: 3} }
 
 // Sessions come up at the slow rate, go on at that of the slower one, and a lost neighbour is noticed after so many packets.
 func TestUpAndLost(t *testing.T) {
 	for _, tc := range []struct {
 		name             string
-		a, b             Options
+		a, b             SessionOptions
 		interval, detect [2]time.Duration
 	}{
 		{"alike", every(50 * time.Millisecond), every(50 * time.Millisecond),
 			[2]time.Duration{50 * time.Millisecond, 50 * time.Millisecond}, [2]time.Duration{150 * time.Millisecond, 150 * time.Millisecond}},
-		{"a slow reader", every(50 * time.Millisecond), Options{MinTx: 50 * time.Millisecond, MinRx: 300 * time.Millisecond, Multiplier: 3},
+		{"a slow reader", every(50 * time.Millisecond), SessionOptions{MinTx: 50 * time.Millisecond, MinRx: 300 * time.Millisecond, Multiplier: 3},
 			[2]time.Duration{300 * time.Millisecond, 50 * time.Millisecond}, [2]time.Duration{150 * time.Millisecond, 900 * time.Millisecond}},
-		{"a slow writer with another multiplier", every(100 * time.Millisecond), Options{MinTx: 2 * time.Second, MinRx: 100 * time.Millisecond, Multiplier: 5},
+		{"a slow writer with another multiplier", every(100 * time.Millisecond), SessionOptions{MinTx: 2 * time.Second, MinRx: 100 * time.Millisecond, Multiplier: 5},
 			[2]time.Duration{100 * time.Millisecond, 2 * time.Second}, [2]time.Duration{10 * time.Second, 300 * time.Millisecond}},
-		{"one waits to be asked", every(50 * time.Millisecond), Options{MinTx: 50 * time.Millisecond, MinRx: 50 * time.Millisecond, Multiplier: 3, Passive: true},
+		{"one waits to be asked", every(50 * time.Millisecond), SessionOptions{MinTx: 50 * time.Millisecond, MinRx: 50 * time.Millisecond, Multiplier: 3, Passive: true},
 			[2]time.Duration{50 * time.Millisecond, 50 * time.Millisecond}, [2]time.Duration{150 * time.Millisecond, 150 * time.Millisecond}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -383,7 +383,7 @@ func TestForeign(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	err := Options{MinRx: 2 * time.Hour, MinTx: -time.Second}.Validate()
+	err := SessionOptions{MinRx: 2 * time.Hour, MinTx: -time.Second}.Validate()
 	want := "option Mine must not be 0\noption MinTx is -1s: it must be from 1µs to 1h11m34.967295s\noption MinRx is 2h0m0s: it must be from 1µs to 1h11m34.967295s\noption Multiplier must not be 0"
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
