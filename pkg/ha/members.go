@@ -89,6 +89,7 @@ type Members struct {
 	health Health
 	reason string
 	lacks  *string             // nil until the first SetLacks, and then what an earlier life said stays
+	notes  map[string]string   // annotations besides, as they were said by SetNote
 	others map[string]sighting // by Lease name
 	subs   map[*subscription]struct{}
 }
@@ -141,6 +142,25 @@ func (m *Members) SetLacks(list []string) {
 	m.lacks = &text
 	m.mu.Unlock()
 	if same {
+		return
+	}
+	select {
+	case m.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// SetNote has published an annotation for people and programs that look at members, at once or with the next renewal; it
+// bears on nothing here. It does not block.
+func (m *Members) SetNote(key, value string, atOnce bool) {
+	m.mu.Lock()
+	same := m.notes[key] == value
+	if m.notes == nil {
+		m.notes = map[string]string{}
+	}
+	m.notes[key] = value
+	m.mu.Unlock()
+	if same || !atOnce {
 		return
 	}
 	select {
@@ -281,7 +301,7 @@ func (m *Members) publish(ctx context.Context, leaving bool) error {
 
 func (m *Members) fill(lease *coordinationv1.Lease, leaving bool) {
 	m.mu.Lock()
-	health, reason, lacks := m.health, m.reason, m.lacks
+	health, reason, lacks, notes := m.health, m.reason, m.lacks, maps.Clone(m.notes)
 	m.mu.Unlock()
 	holder := m.o.Identity
 	if leaving {
@@ -308,6 +328,7 @@ func (m *Members) fill(lease *coordinationv1.Lease, leaving bool) {
 	if lacks != nil {
 		lease.Annotations[LacksAnnotation] = *lacks
 	}
+	maps.Copy(lease.Annotations, notes)
 	if m.o.Addresses != nil {
 		var list []string
 		for _, a := range m.o.Addresses() {

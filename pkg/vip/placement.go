@@ -18,6 +18,11 @@ type Placement struct {
 	Setting string
 	// AllowInterfaceNotUp accepts a link that is not up.
 	AllowInterfaceNotUp bool
+	// Routed says that routes lead here, and not a network's neighbours: a VIP on a loopback needs no interface to be
+	// announced from.
+	Routed bool
+	// Detached has a VIP on no interface at all, unless Interface names one.
+	Detached bool
 	// Global gives a VIP on a loopback the global scope.
 	Global bool
 	// Bits4 and Bits6 are the prefix lengths; 0 means 32 and 128.
@@ -105,11 +110,14 @@ func (p Placement) resolve(addr netip.Addr, vips []netip.Addr, links []Link) (Pl
 		l, ok := linkByName(links, p.Interface)
 		// Until the link is there, what it is called is all that is known of it.
 		v.Link = cmp.Or(l.Name, p.Interface)
-		if !ok || !l.Loopback {
+		v.Global = ok && l.Loopback && p.Global
+		if !ok || !l.Loopback || p.Routed {
 			v.Via = v.Link
 			return Place{VIP: v}, nil
 		}
-		v.Global = p.Global
+	} else if p.Detached {
+		v.Link, v.Via = Detached, Detached
+		return Place{VIP: v}, nil
 	}
 
 	via, bySubnet, err := network(addr, vips, links)
@@ -145,6 +153,9 @@ func (p Placement) prefix(addr netip.Addr) netip.Prefix {
 func (p Placement) usable(v VIP, links []Link) error {
 	if !p.there(links) {
 		return fmt.Errorf("%s: this node has no interface %q; it has %s", p.setting(), p.Interface, linkNames(links))
+	}
+	if v.Link == Detached {
+		return nil
 	}
 	for _, name := range slices.Compact([]string{v.Link, v.Via}) {
 		l, ok := linkByName(links, name)

@@ -110,6 +110,10 @@ func TestResolve(t *testing.T) {
 		{name: "lo, nothing to announce from", addr: "10.0.0.10", placement: Placement{Interface: "lo"}, links: []string{lo}, want: "nowhere",
 			err: "vip_interface lo: no interface's subnet contains 10.0.0.10 and there is no default route: there is nothing to announce it from"},
 		{name: "a loopback that is down is no obstacle", addr: "10.0.0.10", placement: Placement{Interface: "lo"}, links: []string{"1 lo 127.0.0.1/8", eth0}, want: "10.0.0.10/32 on lo via eth0"},
+		{name: "lo, routed", addr: "10.0.0.10", placement: Placement{Interface: "lo", Routed: true, Global: true}, links: []string{lo}, want: "10.0.0.10/32 on lo global"},
+		{name: "lo of IPv6, routed", addr: "fd00::10", placement: Placement{Interface: "lo", Routed: true}, links: []string{lo}, want: "fd00::10/128 on lo"},
+		{name: "detached", addr: "10.0.0.10", placement: Placement{Routed: true, Detached: true}, links: []string{lo}, want: "10.0.0.10/32 on no interface"},
+		{name: "detached, and pinned", addr: "10.0.0.10", placement: Placement{Interface: "eth1", Routed: true, Detached: true}, links: []string{lo, eth0, eth1}, want: "10.0.0.10/32 on eth1"},
 		{name: "prefix lengths", addr: "10.0.0.10", placement: Placement{Bits4: 24, Bits6: 64}, links: []string{lo, eth0}, want: "10.0.0.10/24 on eth0"},
 		{name: "prefix lengths of IPv6", addr: "fd00::10", placement: Placement{Bits4: 24, Bits6: 64}, links: []string{lo, eth0}, want: "fd00::10/64 on eth0"},
 	}

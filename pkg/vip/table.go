@@ -109,7 +109,7 @@ type verdict struct{ until time.Time }
 // NewTable returns a Table that claims nothing. Run does the work.
 func NewTable(o Options) *Table {
 	t := &Table{
-		kernel:   o.Kernel,
+		kernel:   newDetaching(o.Kernel),
 		speakers: o.Speakers,
 		log:      o.Log,
 		trouble:  o.Trouble,

@@ -12,9 +12,10 @@ import "net/netip"
 type VIP struct {
 	// Prefix is the address with the prefix length that it gets on the link, 10.0.0.10/32 for example.
 	Prefix netip.Prefix
-	// Link is the name of the interface that carries the address.
+	// Link is the name of the interface that carries the address, or Detached.
 	Link string
-	// Via is the name of the interface by which the network is told of it: Link, unless Link is a loopback.
+	// Via is the name of the interface by which the network is told of it: Link, unless Link is a loopback and nothing
+	// but that network leads here.
 	Via string
 	// Global gives the address the global scope even on a loopback.
 	Global bool
