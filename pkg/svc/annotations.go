@@ -39,6 +39,24 @@ const (
 	EndpointlessAnnotation = "kube-vip.io/allow-reconcile-without-endpoints"
 )
 
+// TraitsPrefix begins the annotations that say how the Service's addresses are announced. They are passed on as they are,
+// by Options.Traits.
+const TraitsPrefix = "kube-vip.io/bgp-"
+
+// traits are a Service's annotations that begin with TraitsPrefix, without that.
+func traits(s *corev1.Service) map[string]string {
+	var out map[string]string
+	for key, value := range s.Annotations {
+		if name, is := strings.CutPrefix(key, TraitsPrefix); is {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = value
+		}
+	}
+	return out
+}
+
 // annotationPrefix begins all of them.
 const annotationPrefix = "kube-vip.io/"
 
@@ -74,6 +92,13 @@ func Annotations() []Annotation {
 		{Key: EndpointlessAnnotation, Values: "`true`",
 			Effect: "the addresses stay without any endpoint; only with `externalTrafficPolicy: Cluster`"},
 		{Key: WeightAnnotation, Values: "on a Node: 0 to 1000; 100 if it is not there", Effect: "the node's share of the Leases of Services; with 0 it tries after all others"},
+		{Key: TraitsPrefix + "communities", Values: "communities as `65000:100`, `65000:1:2` or names, separated by commas",
+			Effect: "BGP communities of the routes to the addresses, besides those of the peers"},
+		{Key: TraitsPrefix + "local-pref", Values: "a number", Effect: "LOCAL_PREF of the routes, for peers of our own AS"},
+		{Key: TraitsPrefix + "med", Values: "a number", Effect: "MULTI_EXIT_DISC of the routes"},
+		{Key: TraitsPrefix + "prepend", Values: "0 to 32", Effect: "how often our AS is in the path besides"},
+		{Key: TraitsPrefix + "aggregation-length", Values: "1 to 32", Effect: "the length of the prefix that an IPv4 address is announced as part of"},
+		{Key: TraitsPrefix + "aggregation-length-v6", Values: "1 to 128", Effect: "the same for an IPv6 address"},
 		{Key: HostAnnotation, Values: "a node", Written: true, Effect: "the node that holds the addresses now"},
 	}
 }

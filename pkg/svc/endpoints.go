@@ -23,6 +23,7 @@ type Endpoints struct {
 	known bool
 	best  readiness            // anywhere
 	nodes map[string]readiness // by node
+	count map[string]int       // of ready ones, by node
 }
 
 // add counts one endpoint in.
@@ -32,7 +33,10 @@ func (e *Endpoints) add(node string, r readiness) {
 		return
 	}
 	if e.nodes == nil {
-		e.nodes = map[string]readiness{}
+		e.nodes, e.count = map[string]readiness{}, map[string]int{}
+	}
+	if r == ready {
+		e.count[node]++
 	}
 	e.nodes[node] = max(e.nodes[node], r)
 }

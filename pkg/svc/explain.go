@@ -62,7 +62,7 @@ type HeldAddress struct {
 	Address netip.Addr `json:"address"`
 	// SharedWith are the other Services that have it.
 	SharedWith []string `json:"sharedWith,omitempty"`
-	// Lease is the one that it is held under; empty when the Service is refused that.
+	// Lease is the one that it is held under; empty when the Service is refused that, or every node announces it.
 	Lease string `json:"lease"`
 }
 
@@ -98,7 +98,7 @@ type Holding struct {
 }
 
 // Explain says everything about the Service, which must be in the World. It is pure. Of the Options it uses the
-// Mandate, Elsewhere, PerService, Reserved, Rules, Allowed, Placement, Exclude, ReadOnly and Pools.
+// Mandate, Elsewhere, Everywhere, PerService, Reserved, Rules, Allowed, Placement, Exclude, ReadOnly and Pools.
 func Explain(o Options, locks Locks, w World, service types.NamespacedName) (Explanation, error) {
 	i := slices.IndexFunc(w.Services, func(s *corev1.Service) bool { return key(s) == service.String() })
 	if i < 0 {
@@ -139,14 +139,18 @@ func (j *judge) holdings(x *Explanation, s *corev1.Service, p Plan, endpoints En
 	for _, a := range p.Addrs {
 		lease, kind := j.lockOf(a)
 		shared := j.sharers(a, x.Service)
-		x.Addresses = append(x.Addresses, HeldAddress{Address: a, SharedWith: shared, Lease: lease.String()})
+		name := ""
+		if kind != KindRoutes {
+			name = lease.String()
+		}
+		x.Addresses = append(x.Addresses, HeldAddress{Address: a, SharedWith: shared, Lease: name})
 		if !p.Announced {
 			if p.leaseless() {
 				x.Addresses[len(x.Addresses)-1].Lease = ""
 			}
 			continue
 		}
-		if i := slices.IndexFunc(x.Holdings, func(h Holding) bool { return h.Lease == lease.String() }); i >= 0 {
+		if i := slices.IndexFunc(x.Holdings, func(h Holding) bool { return h.Kind == kind && h.Lease == name }); i >= 0 {
 			x.Holdings[i].Addresses = append(x.Holdings[i].Addresses, a)
 			continue
 		}
@@ -162,6 +166,9 @@ func (j *judge) contradictions(s *corev1.Service, p Plan, x Explanation) []strin
 	list := []string{}
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	for _, h := range x.Holdings {
+		if h.Kind == KindRoutes {
+			continue
+		}
 		if _, member := j.members[h.Holder]; h.Live && !member {
 			say("%s holds the Lease %s, and no such instance is known: another program, or an older kube-vip", h.Holder, h.Lease)
 		}
@@ -187,7 +194,7 @@ func (j *judge) contradictions(s *corev1.Service, p Plan, x Explanation) []strin
 	case !p.Announced, len(x.Holdings) > 0 && x.Holdings[0].Known && !x.Holdings[0].Live:
 		say("its condition still says: %s", st.Message)
 	}
-	if len(x.Holdings) > 0 && x.Holdings[0].Live && st.Host != x.Holdings[0].Holder && st.Announced == string(corev1.ConditionTrue) {
+	if len(x.Holdings) > 0 && x.Holdings[0].Live && x.Holdings[0].Kind != KindRoutes && st.Host != x.Holdings[0].Holder && st.Announced == string(corev1.ConditionTrue) {
 		say("the Lease names %s, and the annotation %s %s", x.Holdings[0].Holder, HostAnnotation, cmp.Or(st.Host, "nobody"))
 	}
 	want := []string{}
@@ -218,6 +225,8 @@ func (x Explanation) verdict() string {
 	for _, h := range x.Holdings {
 		addrs := join(h.Addresses)
 		switch {
+		case h.Live && h.Kind == KindRoutes:
+			parts = append(parts, h.announcers())
 		case h.Live && x.Status.Announced == "False":
 			parts = append(parts, fmt.Sprintf("%s holds the Lease, and %s is not announced: %s", h.Holder, addrs, x.Status.Message))
 		case h.Live:
@@ -234,6 +243,20 @@ func (x Explanation) verdict() string {
 		parts = append(parts, "refused "+join(x.Refused))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// announcers says which nodes announce the addresses, where all do that can.
+func (h Holding) announcers() string {
+	var nodes []string
+	for _, c := range h.Candidates {
+		if c.Holds {
+			nodes = append(nodes, c.Node)
+		}
+	}
+	if len(nodes) == 0 {
+		return fmt.Sprintf("no node announces %s: see the candidates", join(h.Addresses))
+	}
+	return fmt.Sprintf("announced by %s: %s", few(nodes), join(h.Addresses))
 }
 
 func readinessOf(e Endpoints) Readiness {

@@ -141,10 +141,14 @@ const (
 	KindLeader       = "leader"        // one for all Services
 	KindService      = "service"       // the Service's own
 	KindControlPlane = "control-plane" // the control plane's
+	KindRoutes       = "routes"        // none: every node that can holds the addresses, and routers choose
 )
 
 // lockOf is the Lease that an address is held under.
 func (j *judge) lockOf(addr netip.Addr) (lease types.NamespacedName, kind string) {
+	if j.o.Everywhere != "" {
+		return lease, KindRoutes
+	}
 	if _, elsewhere := j.o.Elsewhere(addr); elsewhere {
 		return j.locks.ControlPlane, KindControlPlane
 	}
@@ -168,7 +172,7 @@ func (j *judge) sharers(addr netip.Addr, but string) []string {
 
 // Lock is who holds a Lease.
 type Lock struct {
-	// Lease is its namespace and name.
+	// Lease is its namespace and name; empty of the kind that is none.
 	Lease string `json:"lease"`
 	Kind  string `json:"kind"`
 	// Known is false when the Lease could not be read. Holder is who it names, Live whether that still counts; if not, Why
@@ -193,6 +197,10 @@ func LockAt(w World, lease types.NamespacedName, kind string, usual time.Duratio
 }
 
 func (j *judge) lock(lease types.NamespacedName, kind string) Lock {
+	if kind == KindRoutes {
+		known := j.w.NotKnown["leases"] == nil
+		return Lock{Kind: kind, Known: known, Live: known}
+	}
 	return lockFrom(j.w, j.leases[lease], lease, kind, j.locks.Duration)
 }
 
@@ -299,6 +307,7 @@ func (j *judge) candidate(s *corev1.Service, e Endpoints, k Lock, node string) C
 		c.Rank = new(newRanking().rank(k.Lease, j.muster(node)[0], p.Rivals, preferred(s)))
 	}
 	c.May, c.Why = p.Candidate, p.Reason
+	c.Holds = c.Holds || c.May && k.Kind == KindRoutes
 	if c.May && k.Kind == KindControlPlane && m.Health != ha.Healthy {
 		c.May = m.Health == ha.Unhealthy
 		c.Why = "it is " + m.Health.String() + ": " + m.Reason
@@ -324,7 +333,7 @@ type Succession struct {
 
 // succession is what would happen if the holder of a Lease died. Endpoints on it stay for a while.
 func (j *judge) succession(s *corev1.Service, k Lock, candidates []Candidate) []Succession {
-	if !k.Live {
+	if !k.Live || k.Kind == KindRoutes {
 		return nil
 	}
 	x := Succession{Node: k.Holder, Next: []string{}, InTurn: k.Kind == KindService, Takeover: k.Takeover}
@@ -367,6 +376,8 @@ func (j *judge) supplied(s *corev1.Service, p Plan) (text, why string) {
 // under says what a Lease is for.
 func under(kind string, s *corev1.Service, o Options, shared []string) string {
 	switch {
+	case kind == KindRoutes:
+		return "every node that can serve it announces it, and routers choose among those"
 	case kind == KindControlPlane:
 		return "the address is the control plane's, too"
 	case kind == KindLeader && (o.PerService || s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal):

@@ -71,6 +71,9 @@ func (c *Controller) tenure(addr netip.Addr) (own types.NamespacedName, mandate 
 	if mandate, ok := c.o.Elsewhere(addr); ok {
 		return own, mandate
 	}
+	if c.o.Everywhere != "" {
+		return own, c.o.Everywhere
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return tenureOf(c.users[addr], c.known, c.o.Mandate)

@@ -182,14 +182,14 @@ func few(list []string) string {
 func placementOf(s *corev1.Service, fallback vip.Placement, pools string) vip.Placement {
 	at := fallback
 	if pools == "auto" {
-		at.Interface = ""
+		at.Interface, at.Detached = "", false
 	} else if pools != "" {
 		at.Interface, at.Setting = pools, "ConfigMap "+PoolConfigMap
 	}
 	switch name := strings.TrimSpace(s.Annotations[InterfaceAnnotation]); name {
 	case "":
 	case "auto":
-		at.Interface = ""
+		at.Interface, at.Detached = "", false
 	default:
 		at.Interface, at.Setting = name, "annotation "+InterfaceAnnotation
 	}
@@ -252,7 +252,7 @@ func (p *Plan) settle(at vip.Placement, f Facts) {
 // for the address.
 func thing(at vip.Placement, addr netip.Addr) string { return cmp.Or(at.Interface, addr.String()) }
 
-// elect says who may hold what has a Lease of its own, and whether this node is one of them.
+// elect says who may hold what not every node can serve, and whether this node is one of them.
 func (p *Plan) elect(s *corev1.Service, at vip.Placement, selector labels.Selector, f Facts) {
 	members := f.Members
 	if len(members) == 0 {
@@ -294,6 +294,12 @@ func (p *Plan) elect(s *corev1.Service, at vip.Placement, selector labels.Select
 		standings[i], whys[i] = judge(m, i == 0)
 	}
 	best := slices.Min(standings)
+	for i, m := range members {
+		if standings[i] == best && best != out {
+			p.Nodes = append(p.Nodes, m.Name)
+		}
+	}
+	slices.Sort(p.Nodes)
 	switch {
 	case best == out && len(f.Members) > 0:
 		p.Announced, p.Nowhere, p.Reason = false, true, "no node can hold it: "+few(whys)

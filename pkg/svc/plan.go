@@ -65,8 +65,14 @@ type Plan struct {
 	Reason    string
 	// Rivals are the others that may hold what has a Lease of its own, as well as this node.
 	Rivals []Member
+	// Nodes are those that hold the addresses where all do that can, by name.
+	Nodes []string
 	// Nowhere says that no node can hold the addresses.
 	Nowhere bool
+	// Endpoints are how many ready ones it has on this node.
+	Endpoints int
+	// Note is what is wrong with what it says of the way it is announced, which takes nothing from it.
+	Note string
 	// NoPlace says what keeps this node from carrying some of the addresses, and Lacks what it would have to have;
 	// Placeless says that it can carry none.
 	NoPlace   string
@@ -80,7 +86,8 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 		return Plan{Reason: why}
 	}
 	local := s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	p := Plan{Ours: true, Own: own(s, o, f)}
+	p := Plan{Ours: true, Own: o.Everywhere == "" && own(s, o, f), Endpoints: f.Endpoints.count[f.Node]}
+	f.Holds = f.Holds && o.Everywhere == "" // where others hold the same, nothing is gained by staying
 	asked := requested(s, f.Names)
 	p.From, p.Refused, p.Names, p.Open = asked.from, asked.refused, asked.names, asked.open
 	for _, addr := range asked.addrs {
@@ -140,6 +147,9 @@ func plan(s *corev1.Service, o Options, f Facts) Plan {
 	switch {
 	case p.Own:
 		p.elect(s, at, selector, f)
+	case o.Everywhere != "":
+		p.elect(s, at, selector, f)
+		p.Rivals = nil
 	case f.Unfit != "":
 		p.Reason = f.Unfit
 	default:

@@ -28,6 +28,8 @@ const (
 	ReasonNoneLeft  = "NoNodeLeft"
 	ReasonInUse     = "AddressInUse"
 	ReasonBadPool   = "BadPool"
+
+	ReasonBadAnnotation = "BadAnnotation"
 )
 
 // shown is what a Service's status is to say of us. Its zero value is nothing: the Service is not ours.

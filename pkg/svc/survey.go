@@ -81,7 +81,7 @@ func (j *judge) state(k Lock, st Status, first bool) (held bool, text string) {
 		return false, "its status says nothing yet"
 	case st.Announced != string(corev1.ConditionTrue):
 		return false, st.Message
-	case first && st.Host != k.Holder:
+	case first && st.Host != k.Holder && k.Kind != KindRoutes:
 		return false, fmt.Sprintf("the Lease names %s, and the status %s", k.Holder, orNone(st.Host))
 	}
 	return true, "announced"

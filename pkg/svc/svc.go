@@ -55,6 +55,10 @@ type Options struct {
 	Mandate string
 	// Elsewhere says that an address is held under another mandate, since it is the control plane's, too; may be nil.
 	Elsewhere func(addr netip.Addr) (mandate string, ok bool)
+	// Everywhere, unless it is empty, is the mandate under which every node that can serve a Service holds its addresses, for
+	// routers to choose among them. Nobody stands for a Lease of a Service's own then; who leads the group gives out
+	// addresses and writes statuses as ever.
+	Everywhere string
 	// PerService gives each Service a Lease of its own. Without it only those have one that not every node can serve,
 	// and with OnDemand those that ask for it.
 	PerService, OnDemand bool
@@ -86,6 +90,10 @@ type Options struct {
 	// Guard is told which ports of Services' addresses may be reached, before they are claimed and until they have gone;
 	// nil guards nothing.
 	Guard Guard
+	// Traits is told, before a Service's addresses are claimed, of its annotations that begin with TraitsPrefix, without
+	// that, and of how many ready endpoints it has on this node; of a Service that is gone it is told no address. Its
+	// error, about an annotation, is told to the Service's user. It must not block, and may be nil.
+	Traits func(service string, addrs []netip.Addr, traits map[string]string, endpoints int) error
 	// Also are the ports that an address has besides that is held under another mandate: no Service gets them there.
 	Also []pool.Port
 	// ReadOnly keeps the Controller from writing anything to a Service.
@@ -201,6 +209,9 @@ func New(o Options) *Controller {
 	if o.Complete == nil {
 		o.Complete = func() {}
 	}
+	if o.Traits == nil {
+		o.Traits = func(string, []netip.Addr, map[string]string, int) error { return nil }
+	}
 	c := &Controller{
 		o: o, log: o.Log, metrics: newMetrics(o.Registerer),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
@@ -224,6 +235,9 @@ func (c *Controller) Hint() {
 	default: // a token is there already
 	}
 }
+
+// Review has every Service looked at again: what Options.Traits makes of it may have changed.
+func (c *Controller) Review() { c.all() }
 
 // Led says that this node holds a mandate, or does not any more.
 func (c *Controller) Led(mandate string, l ha.Lead) {
@@ -544,6 +558,9 @@ func (c *Controller) carry(key string, is settled) {
 	s, r, p := is.service, is.entry, is.plan
 	delete(c.guard.waiting, key)
 	r.cleared = p.Addrs
+	if err := c.o.Traits(key, p.Addrs, traits(s), p.Endpoints); err != nil {
+		p.Note = oneLine(err)
+	}
 	problem := errors.Join(c.claim(key, s, r, p), c.stand(key, s, r, p))
 	if !p.Open { // nothing is said of a name before it has been looked up
 		c.metrics.count(r, p)
@@ -613,6 +630,7 @@ func (c *Controller) forget(key string, r *entry) {
 		c.o.Claimer.Unclaim(owner)
 	}
 	c.leave(key, r, nil)
+	_ = c.o.Traits(key, nil, nil, 0)
 	c.directory.want(key, nil)
 	c.mu.Lock()
 	for _, a := range r.addrs {
@@ -681,6 +699,9 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 	if text == "" && len(p.Refused) > 0 {
 		text = "refused " + p.refusals()
 	}
+	if text == "" {
+		text = p.Note
+	}
 	if text == r.said {
 		return
 	}
@@ -695,6 +716,10 @@ func (c *Controller) say(key string, r *entry, p Plan, problem error) {
 // show has the status written if this is the node to do it: the one that holds the first address, or, when no node is
 // to hold it, the one that leads the group, or its deputy.
 func (c *Controller) show(key string, r *entry, p Plan, problem error) {
+	if c.o.Everywhere != "" {
+		c.showEverywhere(key, r, p)
+		return
+	}
 	mandate := c.o.Mandate
 	if len(p.Addrs) > 0 && p.Announced {
 		mandate = c.mandateOf(p.Addrs[0])
@@ -719,18 +744,7 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 		problem = errors.New(p.Reason) // it shares a Lease with others that this node can hold
 	}
 	if !p.Announced || problem != nil {
-		reason, message := ReasonWithdrawn, p.Reason
-		switch {
-		case problem != nil:
-			reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
-		case p.Nowhere:
-			reason = ReasonNotPlaced
-		case p.state() == StateRefused:
-			reason = ReasonRefused
-		case len(p.Addrs) == 0:
-			reason = cmp.Or(p.Because, ReasonNoAddress)
-		}
-		c.writer.want(key, shown{ours: true, reason: reason, message: message}, nil)
+		c.writer.want(key, c.absent(p, problem), nil)
 		return
 	}
 	there := true
@@ -740,7 +754,52 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 	if !there {
 		return // not yet; or it was just lost, and the next holder has the word
 	}
-	w := shown{ours: true, addrs: p.Addrs, host: c.o.Node, announced: true, reason: ReasonAnnounced, message: "node " + c.o.Node + " holds " + join(p.Addrs)}
+	w := p.announced("node " + c.o.Node + " holds " + join(p.Addrs))
+	w.host, w.move = c.o.Node, c.how(r)
+	c.writer.want(key, w, nil)
+}
+
+// showEverywhere is show where every node that can holds the addresses: the leader has the word, or its deputy. It goes by
+// who can, as all nodes see it; whether one of them does not is for that one to tell.
+func (c *Controller) showEverywhere(key string, r *entry, p Plan) {
+	if !c.leads(c.o.Mandate) && !c.deputy() {
+		c.writer.drop(key)
+		return
+	}
+	if rest := nowhereFor - time.Since(r.nowhere); p.Nowhere && rest > 0 {
+		c.queue.AddAfter(key, rest)
+		return
+	}
+	switch {
+	case p.Open:
+	case !p.Announced:
+		c.writer.want(key, c.absent(p, nil), nil)
+	case len(p.Nodes) == 1:
+		c.writer.want(key, p.announced("node "+p.Nodes[0]+" announces "+join(p.Addrs)), nil)
+	default:
+		c.writer.want(key, p.announced(fmt.Sprintf("%d nodes announce %s: %s", len(p.Nodes), join(p.Addrs), few(p.Nodes))), nil)
+	}
+}
+
+// absent is what a status says of a Service whose addresses are not held.
+func (c *Controller) absent(p Plan, problem error) shown {
+	reason, message := ReasonWithdrawn, p.Reason
+	switch {
+	case problem != nil:
+		reason, message = ReasonNotPlaced, "node "+c.o.Node+": "+oneLine(problem)
+	case p.Nowhere:
+		reason = ReasonNotPlaced
+	case p.state() == StateRefused:
+		reason = ReasonRefused
+	case len(p.Addrs) == 0:
+		reason = cmp.Or(p.Because, ReasonNoAddress)
+	}
+	return shown{ours: true, reason: reason, message: message}
+}
+
+// announced is what a status says of a Service whose addresses are held, as text tells.
+func (p Plan) announced(text string) shown {
+	w := shown{ours: true, addrs: p.Addrs, announced: true, reason: ReasonAnnounced, message: text}
 	switch {
 	case p.Short != "" && len(p.Refused) == 0:
 		w.reason, w.message = cmp.Or(p.Because, ReasonNoAddress), w.message+"; "+p.Short
@@ -748,9 +807,10 @@ func (c *Controller) show(key string, r *entry, p Plan, problem error) {
 		w.reason, w.message = ReasonRefused, w.message+"; "+p.Short
 	case len(p.Refused) > 0:
 		w.reason, w.message = ReasonRefused, w.message+"; refused "+p.refusals()
+	case p.Note != "":
+		w.reason, w.message = ReasonBadAnnotation, w.message+"; "+p.Note
 	}
-	w.move = c.how(r)
-	c.writer.want(key, w, nil)
+	return w
 }
 
 // has says whether addr is on this node.
