@@ -10,7 +10,8 @@ PARTS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/parts/$(PARTS_HASH
 KUBERNETES  = $(shell cd test/parts && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 
 # Commands that the tests call, and the Debian package that brings each.
-TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6
+TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6 \
+         vtysh:frr bird:bird2
 
 export KUBE_VIP_LAB_PARTS ?= $(PARTS)
 export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
@@ -36,13 +37,16 @@ $(PARTS)/kube-apiserver $(PARTS)/kubeadm $(PARTS)/kube-proxy:
 	  -o $@.new.$$$$ k8s.io/kubernetes/cmd/$(@F) && mv $@.new.$$$$ $@
 
 .PHONY: tools
-tools: ## the Debian packages that the tests call: installed as root, else named
+tools: ## the Debian packages that the tests call: installed as root, without starting what they bring; else named
 	@missing=(); for t in $(TOOLS); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${t%%:*}" >/dev/null || missing+=("$${t#*:}"); done; \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing $${missing[*]}"; apt-get update -qq; \
+	  policy=/usr/sbin/policy-rc.d; \
+	  if [ ! -e $$policy ]; then trap 'rm -f /usr/sbin/policy-rc.d' EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; fi; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	  if command -v systemctl >/dev/null; then for s in "$${missing[@]}"; do systemctl --quiet disable "$${s%2}.service" 2>/dev/null || :; done; fi; \
 	else \
 	  echo "the tests need packages that are not installed; as root: apt-get install $${missing[*]}" >&2; exit 1; \
 	fi

@@ -43,6 +43,10 @@
 //	Host.Run(ctx, "ip", "addr") (string, error), Host.Spawn(Spec) (*Process, error)
 //	Host.Addresses() ([]Address, error), Host.Has(addr)   // with IFA_PROTO, lifetimes, flags
 //	Host.AddAddress(link, prefix), Host.RemoveAddress(link, prefix), Host.Links(), Host.Sysctl(name, value)
+//	Host.Cut() / Host.Heal()                              // frames are lost, the carrier stays
+//	Host.CarrierDown() / Host.CarrierUp()
+//	Host.KernelRoute(prefix) ([]netip.Addr, error)        // next hops of the route for just this prefix; several are ECMP
+//	Host.KernelRoutes() (map[netip.Prefix][]netip.Addr, error)   // those of routing daemons
 //
 // # Node
 //
@@ -57,8 +61,6 @@
 //	Node.Crash() / Node.Boot(ctx)                         // link dead and every process killed / up again, static pods too
 //	Node.Crashed() bool
 //	Node.Pause() / Node.Resume()                          // SIGSTOP and SIGCONT to every process; the kernel keeps answering
-//	Node.Cut() / Node.Heal()                              // frames are lost, the carrier stays
-//	Node.CarrierDown() / Node.CarrierUp()
 //	Node.DeleteLink() / Node.CreateLink()                 // eth0 goes and comes back with another index
 //	Node.APIAway(ctx, scope) / Node.APIBack(ctx)          // drops what the node sends to API servers: AllAPIs, OtherAPIs
 //
@@ -112,6 +114,41 @@
 //	Pod.WaitReady(ctx), .WaitRunning(ctx, restart)
 //	Pod.Usage() (Usage, error), .CPU(ctx, over) (share of a core), .Get(ctx, url), .Metrics(ctx, url), .Goroutines(ctx, url)
 //
+// # Routers
+//
+// A Router is a host with FRR or BIRD between the lab's network and a client's. It imports all that its neighbours say,
+// wherever their AS path leads, goes by up to 16 next hops at once (by addresses and ports), and heeds GRACEFUL_SHUTDOWN.
+// Its programs are the distribution's; they belong to the router alone and end with it. CheckRouter says what is missing.
+//
+//	func TestBGP(t *testing.T) {
+//		lab.Need(t, lab.CheckRouter(lab.FRR))
+//		l := lab.New(t, lab.Options{})
+//		router, err := l.StartRouter(ctx, lab.RouterOptions{Kind: lab.FRR, Neighbors: l.NodeNeighbors(lab.Neighbor{AS: 65001})})
+//		watch, err := router.WatchRoutes()
+//		…                                                 // what is tried announces the VIP on cp1 and cp2
+//		err = router.WaitRoute(ctx, vip, l.Nodes[0].Addr(), l.Nodes[1].Addr())
+//		gap, err := router.Client.StartGap(ctx, lab.GapOptions{Target: netip.AddrPortFrom(vip.Addr(), 6443)})
+//		begin := time.Now()
+//		err = l.Nodes[0].Crash()
+//		event, err := watch.Wait(ctx, begin, vip, l.Nodes[1].Addr())   // event.Time.Sub(begin) is how long it took
+//	}
+//
+//	RouterOptions{Kind (FRR, BIRD), Name, AS (65000), ID, Port, MaxPaths, Announce, Neighbors, Extra}
+//	Neighbor{Addr, Range or Interface; AS, Source, Port, Password, Multihop, TTLSecurity, Passive, Hold, Keepalive, Family,
+//		ExtendedNextHop, BFD *BFDIntervals{Transmit, Receive, Multiplier}, GracefulRestart, Extra, FamilyExtra}
+//	Lab.StartRouter(ctx, RouterOptions) (*Router, error)  // 10.10.0.200, its client 10.20.0.2; the next one .201 and 10.20.1.2
+//	Lab.NodeNeighbors(Neighbor) []Neighbor                // one for each node
+//	Router{*Host, Kind, Client *Host}
+//	Router.Cable(host) (own, theirs string, err error)    // a link of their own with link-local addresses only, for "unnumbered"
+//	Router.Configure(ctx, func(*RouterOptions)) error     // while it runs; sessions of which nothing changes stay
+//	Router.Start(ctx), .Stop(), .Kill()                   // the program; Kill leaves the routes in the kernel
+//	Router.Routes(ctx, prefix) ([]Route{From, NextHops, ASPath, LocalPref, MED, Communities, …}, error)   // as BGP has them
+//	Router.Sessions(ctx) ([]Session{Peer, State, Since, Hold, Capabilities, Accepted, Flaps, Reason}, error), .Session(ctx, peer)
+//	Router.BFD(ctx) ([]BFDSession{Peer, State, Transmit, Detection, …}, error)
+//	Router.Changes() ([]SessionChange{Time, Peer, Up, Reason}, error)   // from the log
+//	Router.WaitSessions(ctx, peers...), .WaitRoute(ctx, prefix, nexthops...) error   // exactly these
+//	Router.ResetSession(ctx, peer) error, .Command(ctx, line) (string, error)        // vtysh or birdc
+//
 // # Instruments
 //
 //	Host.StartGap(ctx, GapOptions{Target, Interval, Timeout, TLS, HTTP}) (*Gap, error)   // returns after a first success
@@ -121,6 +158,9 @@
 //	Host.CaptureFunc(link, func(Frame)) (*Capture, error) // for thousands of addresses: nothing is kept
 //	Host.WatchAddresses() (*AddressWatch, error)          // the kernel's notifications; Events(), Err(), Close()
 //	Host.WatchAddressesFunc(func(AddressEvent)) (*AddressWatch, error)
+//	Host.WatchRoutes() (*RouteWatch, error)               // Events(prefix), Wait(ctx, since, prefix, nexthops...), Err(), Close()
+//	Host.WatchRoutesFunc(func(RouteEvent)) (*RouteWatch, error)
+//	Lab.Names(addrs) []string                             // whose addresses they are
 //	Lab.WhoAnswers(ctx, vip) ([]string, error)            // the names of the hosts that answer an ARP request or NS
 //	Lab.WatchAnswers(vip, every) (*AnswerWatch, error); .Answers(), .Stop() Answers{Samples, Max, Overlap, Silence, Owners}
 //

@@ -356,6 +356,63 @@ func (h *Host) Listen(address string) (net.Listener, error) {
 	return ln, err
 }
 
+// port is the switch's end of the host's cable.
+func (h *Host) port() (netlink.Link, error) {
+	return h.lab.Gateway.link(h.Name)
+}
+
+// Cut takes the host's cable out of the switch where the host cannot see it: its carrier stays, no frame passes.
+func (h *Host) Cut() error {
+	port, err := h.port()
+	if err != nil {
+		return err
+	}
+	if err := h.lab.Gateway.handle.LinkSetNoMaster(port); err != nil {
+		return fmt.Errorf("cut %s off: %w", h.Name, err)
+	}
+	return nil
+}
+
+// Heal is the end of Cut.
+func (h *Host) Heal() error {
+	port, err := h.port()
+	if err != nil {
+		return err
+	}
+	bridge, err := h.lab.Gateway.link("br0")
+	if err != nil {
+		return err
+	}
+	if err := h.lab.Gateway.handle.LinkSetMaster(port, bridge); err != nil {
+		return fmt.Errorf("heal the link of %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// CarrierDown takes the carrier away from the host's interface.
+func (h *Host) CarrierDown() error {
+	port, err := h.port()
+	if err != nil {
+		return err
+	}
+	if err := h.lab.Gateway.handle.LinkSetDown(port); err != nil {
+		return fmt.Errorf("take the carrier of %s away: %w", h.Name, err)
+	}
+	return nil
+}
+
+// CarrierUp is the end of CarrierDown.
+func (h *Host) CarrierUp() error {
+	port, err := h.port()
+	if err != nil {
+		return err
+	}
+	if err := h.lab.Gateway.handle.LinkSetUp(port); err != nil {
+		return fmt.Errorf("give %s its carrier back: %w", h.Name, err)
+	}
+	return nil
+}
+
 // link finds an interface of the host.
 func (h *Host) link(name string) (netlink.Link, error) {
 	l, err := h.handle.LinkByName(name)

@@ -32,7 +32,8 @@ const (
 	Dual Family = "dual"
 )
 
-// The lab's network: nodes are .11 and up, the client .100, the watcher .101, the gateway .1, the VIP .10.
+// The lab's network: nodes are .11 and up, the client .100, the watcher .101, the gateway .1, the VIP .10,
+// routers .200 and up.
 const (
 	network4  = "10.10.0."
 	network6  = "fd00:10:10::"
@@ -45,6 +46,7 @@ const (
 	hostNode    = 11
 	hostClient  = 100
 	hostWatcher = 101
+	hostRouter  = 200
 )
 
 // readyTimeout is how long a cluster may take: measured at half a minute on two busy cores.
@@ -111,8 +113,9 @@ type Lab struct {
 	closed sync.Once
 	err    error // of Close
 
-	mu    sync.Mutex // guards hosts: backends come and go
-	hosts []*Host
+	mu      sync.Mutex // guards the fields below: backends and routers come and go
+	hosts   []*Host
+	routers []*Router
 }
 
 // New is Start for a test. The test is skipped (failed when CI is set) where the machine cannot run a lab; the lab
@@ -371,6 +374,11 @@ func (h *Host) up() error {
 	for _, p := range h.lab.Gateway.Addrs {
 		if err := h.handle.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: p.Addr().AsSlice()}); err != nil {
 			return fmt.Errorf("route %s by %s: %w", h.Name, p.Addr(), err)
+		}
+	}
+	for _, r := range h.lab.allRouters() {
+		if err := h.routeBy(r); err != nil {
+			return err
 		}
 	}
 	return nil

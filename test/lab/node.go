@@ -193,63 +193,6 @@ func (n *Node) signalEverywhere(s unix.Signal) error {
 	return errors.Join(errs...)
 }
 
-// port is the switch's end of the node's cable.
-func (n *Node) port() (netlink.Link, error) {
-	return n.lab.Gateway.link(n.Name)
-}
-
-// Cut takes the node's cable out of the switch where the node cannot see it: its carrier stays, no frame passes.
-func (n *Node) Cut() error {
-	port, err := n.port()
-	if err != nil {
-		return err
-	}
-	if err := n.lab.Gateway.handle.LinkSetNoMaster(port); err != nil {
-		return fmt.Errorf("cut %s off: %w", n.Name, err)
-	}
-	return nil
-}
-
-// Heal is the end of Cut.
-func (n *Node) Heal() error {
-	port, err := n.port()
-	if err != nil {
-		return err
-	}
-	bridge, err := n.lab.Gateway.link("br0")
-	if err != nil {
-		return err
-	}
-	if err := n.lab.Gateway.handle.LinkSetMaster(port, bridge); err != nil {
-		return fmt.Errorf("heal the link of %s: %w", n.Name, err)
-	}
-	return nil
-}
-
-// CarrierDown takes the carrier away from the node's interface.
-func (n *Node) CarrierDown() error {
-	port, err := n.port()
-	if err != nil {
-		return err
-	}
-	if err := n.lab.Gateway.handle.LinkSetDown(port); err != nil {
-		return fmt.Errorf("take the carrier of %s away: %w", n.Name, err)
-	}
-	return nil
-}
-
-// CarrierUp is the end of CarrierDown.
-func (n *Node) CarrierUp() error {
-	port, err := n.port()
-	if err != nil {
-		return err
-	}
-	if err := n.lab.Gateway.handle.LinkSetUp(port); err != nil {
-		return fmt.Errorf("give %s its carrier back: %w", n.Name, err)
-	}
-	return nil
-}
-
 // DeleteLink removes the node's interface with all its addresses.
 func (n *Node) DeleteLink() error {
 	l, err := n.link(n.Link)
