@@ -7,6 +7,7 @@
 package manifest
 
 import (
+	"math"
 	"path"
 	"strings"
 
@@ -108,9 +109,17 @@ func memoryLimit(services bool) resource.Quantity {
 	return resource.MustParse("128Mi")
 }
 
+// drain is how many seconds more a stop takes because routes are drained first.
+func drain(b config.BGP) int64 {
+	if !b.Enable {
+		return 0
+	}
+	return int64(math.Ceil(b.Drain.Seconds()))
+}
+
 func podSpec(o Options, nodeName corev1.EnvVar) corev1.PodSpec {
 	// A clean stop takes less than a second. The rest is for an API server that is slow to take the Lease back.
-	gracePeriod := int64(5)
+	gracePeriod := int64(5) + drain(o.Config.BGP)
 	spec := corev1.PodSpec{
 		HostNetwork: true,
 		// The cluster's DNS is behind the VIP, or not there yet.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -94,6 +95,29 @@ func TestYAMLDropsNulls(t *testing.T) {
 	want := "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {}\n"
 	if diff := cmp.Diff(want+"---\n"+want, string(write(t, object, object))); diff != "" {
 		t.Errorf("YAML (-want +got):\n%s", diff)
+	}
+}
+
+// TestGracePeriod leaves a stop the time that draining routes takes.
+func TestGracePeriod(t *testing.T) {
+	bgp := func(drain time.Duration) Options {
+		return with(func(o *Options) { o.Config.ARP.Enable, o.Config.BGP.Enable, o.Config.BGP.Drain = false, true, drain })
+	}
+	for _, tt := range []struct {
+		name string
+		o    Options
+		want int64
+	}{
+		{"ARP", with(func(o *Options) { o.Config.BGP.Drain = time.Minute }), 5},
+		{"BGP", bgp(2 * time.Second), 7},
+		{"a part of a second", bgp(100 * time.Millisecond), 6},
+		{"without draining", bgp(0), 5},
+	} {
+		for kind, spec := range map[string]corev1.PodSpec{"Pod": Pod(tt.o).Spec, "DaemonSet": DaemonSet(tt.o).Spec.Template.Spec} {
+			if got := spec.TerminationGracePeriodSeconds; got == nil || *got != tt.want {
+				t.Errorf("%s, %s: %v seconds, want %d", tt.name, kind, got, tt.want)
+			}
+		}
 	}
 }
 
@@ -400,7 +424,12 @@ func TestRulesOfServices(t *testing.T) {
 			more: leases("vips"),
 		},
 		{name: "Lease in another namespace", change: func(c *config.Config) { c.Services.LeaseName = "vips/svcs" }, more: leases("vips"), less: leases("kube-system")},
-		{name: "no election", change: func(c *config.Config) { c.Election.Enable = false }, less: leases("kube-system", "*")},
+		{name: "by BGP, from every node", change: func(c *config.Config) { c.Election.Enable, c.BGP.Enable = false, true }, less: leases("*")},
+		{name: "by BGP, from one node each", change: func(c *config.Config) { c.BGP.Enable, c.Services.Placement = true, config.PlacementLease }},
+		{
+			name: "by BGP, with passwords", change: func(c *config.Config) { c.BGP = config.BGP{Enable: true, PasswordSecret: "vault/bgp"} }, less: leases("*"),
+			more: []string{"vault: get secrets"},
+		},
 		{
 			name: "one namespace", change: func(c *config.Config) { c.Services.Namespace = "apps" },
 			more: append(leases("apps"), "default: create events", "default: patch events",

@@ -38,23 +38,26 @@ func Rules(c config.Config) []Rule {
 		elect = []string{"get", "list", "watch", "create", "update"}
 
 		services = c.Services.Enable
-		writes   = services && !c.Services.DisableUpdates
-		apps     = c.Services.Namespace
+		bgp      = c.BGP.Enable
+		// By BGP every node that can holds the VIPs of Services, unless each Service is to have one holder.
+		each   = !bgp || c.Services.Placement == config.PlacementLease
+		writes = services && !c.Services.DisableUpdates
+		apps   = c.Services.Namespace
 	)
 	// Rules of all modes, each with the mode that needs it.
 	all := []struct {
 		needed bool
 		Rule
 	}{
-		{c.ControlPlane.Enable && c.Election.Enable, Rule{
+		{c.ControlPlane.Enable && (c.Election.Enable || bgp), Rule{
 			"coordination.k8s.io", "leases", elect, leaseNamespace(c, c.Election.LeaseName),
 			"the control plane's Lease, and a Lease per node that says who may stand for it",
 		}},
-		{services && c.Election.Enable, Rule{
+		{services, Rule{
 			"coordination.k8s.io", "leases", elect, leaseNamespace(c, c.Services.LeaseName),
 			"the Services' Lease, and a Lease per node that says who may stand for it",
 		}},
-		{services && c.Election.Enable, Rule{"coordination.k8s.io", "leases", elect, apps, "a Lease for each Service that not every node can serve"}},
+		{services && each, Rule{"coordination.k8s.io", "leases", elect, apps, "a Lease for each Service that not every node can serve"}},
 		{services, Rule{"", "services", read, apps, "which Services want a VIP"}},
 		{writes, Rule{"", "services", []string{"patch"}, apps, "an annotation says which addresses a pool gave"}},
 		{writes, Rule{"", "services/status", []string{"patch"}, apps, "the status says which VIP a Service has"}},
@@ -63,6 +66,9 @@ func Rules(c config.Config) []Rule {
 		{services, Rule{"", "events", []string{"create", "patch"}, apps, "a Service's Events say why it has no VIP"}},
 		{services && apps != "" && c.Services.ExcludeLabel != "ignore", Rule{"", "events", []string{"create", "patch"}, metav1.NamespaceDefault, "a Node's Event says when no node is left to hold VIPs"}},
 		{services, Rule{"", "nodes", read, "", "which nodes hold no VIPs, and the addresses that nodes have"}},
+		{!services && bgp && (c.BGP.Annotations != "" || c.BGP.PeersFile != ""), Rule{"", "nodes", read, "", "annotations and labels of a node say which BGP peers it has"}},
+		{bgp && c.BGP.PasswordSecret != "", Rule{"", "secrets", []string{"get"}, leaseNamespace(c, c.BGP.PasswordSecret), "the Secret has the passwords of BGP peers"}},
+		{bgp && c.BGP.PasswordSecret == "" && c.BGP.PeersFile != "", Rule{"", "secrets", []string{"get"}, c.Kubernetes.Namespace, "the peers file may name Secrets that have passwords"}},
 		{services, Rule{"networking.k8s.io", "servicecidrs", read, "", "a VIP is not an address of the cluster's own"}},
 		{services && c.Services.Pools != "off", Rule{"", "configmaps", read, namespace, "the ConfigMap kubevip has the addresses that may be given out"}},
 	}
