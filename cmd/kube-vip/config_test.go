@@ -128,14 +128,6 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("got %q, %v", out, err)
 		}
 	})
-	t.Run("valid and not for this version", func(t *testing.T) {
-		out, err := runConfig(t, []string{"svc_enable=true", "svc_election=true", "bgp_enable=true", "bgp_peeraddress=10.0.0.1"}, "validate")
-		want := "the configuration is valid for a manifest, but this version's manager refuses it: bgp_enable: running BGP is not supported yet by this version; " +
-			"ARP is: --arp (env vip_arp)\n"
-		if err != nil || out != want {
-			t.Errorf("got %q, %v", out, err)
-		}
-	})
 	t.Run("invalid", func(t *testing.T) {
 		out, err := runConfig(t, []string{"cp_enable=true", "port=x", "vip_leaseduration=2"}, "validate", "--arp", "--bgp")
 		if err == nil {

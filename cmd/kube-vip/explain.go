@@ -270,6 +270,10 @@ func holdingText(h svc.Holding, now time.Time) string {
 	for _, a := range h.Addresses {
 		addrs = append(addrs, a.String())
 	}
+	if h.Kind == svc.KindRoutes {
+		fmt.Fprintf(&b, "%s: %s\n", strings.Join(addrs, ", "), h.For)
+		return b.String() + columns("  ", candidateRows(h.Candidates))
+	}
 	fmt.Fprintf(&b, "%s, by the Lease %s: %s\n", strings.Join(addrs, ", "), h.Lease, h.For)
 	holder := lockText(h.Lock, now)
 	if h.Live { // the Lease is named in the line above

@@ -23,6 +23,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"kube-vip.io/kube-vip/pkg/arp"
+	"kube-vip.io/kube-vip/pkg/bfd"
+	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/cp"
 	"kube-vip.io/kube-vip/pkg/ha"
@@ -58,7 +60,7 @@ until it gets SIGTERM or SIGINT. Then it takes the VIP off, gives the Lease up a
 			for _, warning := range loaded.Warnings {
 				log.Warn(warning)
 			}
-			if err := errors.Join(err, loaded.Validate(), loaded.Runnable()); err != nil {
+			if err := errors.Join(err, loaded.Validate()); err != nil {
 				return err
 			}
 			// An instance sleeps nearly always, and what it does takes microseconds. Waking one processor in place of
@@ -91,7 +93,9 @@ type instance struct {
 	// speakers make the node and the network match; deciders say what they have to match. Deciders stop first, so
 	// that withdrawal still has a mouth.
 	speakers, deciders []runner
-	close              func()
+	// leave has the node left by what goes through it, before anything stops; nil when there is nothing to do.
+	leave func(ctx context.Context)
+	close func()
 }
 
 func (p *program) manage(ctx context.Context, loaded *config.Loaded, log *slog.Logger) error {
@@ -109,8 +113,12 @@ func (p *program) manage(ctx context.Context, loaded *config.Loaded, log *slog.L
 	}
 	namespace, _ := leaseKey(c, lease)
 	log.Info("Starting kube-vip.io ["+p.build.Version+"]", "version", p.build.Version, "build", p.build.Commit, "node", c.Node.Name)
+	mode := "ARP"
+	if c.BGP.Enable {
+		mode = "BGP"
+	}
 	log.Info(fmt.Sprintf("namespace [%s], Mode: [%s], Features(s): Control Plane:[%t], Services:[%t]",
-		namespace, "ARP", c.ControlPlane.Enable, c.Services.Enable))
+		namespace, mode, c.ControlPlane.Enable, c.Services.Enable))
 	i, err := p.wire(c, log)
 	if err != nil {
 		return err
@@ -131,10 +139,17 @@ func (i *instance) run(ctx context.Context) error {
 	for _, s := range i.speakers {
 		speakers.Go(func() error { return s.Run(speaking) })
 	}
-	deciding, decided := context.WithCancel(ctx)
+	deciding, decided := context.WithCancel(context.WithoutCancel(ctx))
 	defer decided()
 	stop := context.AfterFunc(speaking, decided) // a speaker failed: nothing may be held without it
 	defer stop()
+	told := context.AfterFunc(ctx, func() {
+		if i.leave != nil {
+			i.leave(speaking)
+		}
+		decided()
+	})
+	defer told()
 	deciders, deciding := errgroup.WithContext(deciding)
 	for _, d := range i.deciders {
 		deciders.Go(func() error { return d.Run(deciding) })
@@ -152,7 +167,10 @@ type wiring struct {
 	registry          *prometheus.Registry
 	network           *vip.Netlink
 	table             *vip.Table
-	sentinel          *arp.Sentinel
+	sentinel          *arp.Sentinel // nil where routes tell the network
+	routes            *bgp.Speaker  // nil where they do not
+	peers             *routing      // nil likewise
+	telling           sync.Mutex    // held while peers are told of, so that what is told last is what came last
 	own               *ownAddresses
 	access            *kube.Access
 	renewals, watches kubernetes.Interface
@@ -189,7 +207,14 @@ func (p *program) wireAll(w *wiring) (err error) {
 	if err := refuse(c, w.network); err != nil {
 		return err
 	}
-	announcer := arp.New(arpOptions(c, w.log, w.registry))
+	var announcer interface {
+		runner
+		vip.Speaker
+	} = arp.New(arpOptions(c, w.log, w.registry))
+	if c.BGP.Enable {
+		w.routes = bgp.New(bgp.Options{Told: w.toldOfPeer, Log: w.log, Registerer: w.registry})
+		announcer = w.routes
+	}
 	w.table = vip.NewTable(vip.Options{
 		// A Service hears of its VIP after the network has.
 		Kernel: w.network, Speakers: []vip.Speaker{announcer, listener(w.heard)}, Log: w.log, Registerer: w.registry, Trouble: w.trouble,
@@ -203,9 +228,14 @@ func (p *program) wireAll(w *wiring) (err error) {
 	if w.renewals, w.watches, err = clients(w.access); err != nil {
 		return err
 	}
-	w.rivals = newRivals(w.log, w.registry, w.contested)
-	w.sentinel = arp.NewSentinel(arp.SentinelOptions{Held: w.table.Holding, Rival: w.met, Alone: w.rivals.gone, Log: w.log})
-	w.speakers = []runner{w.table, announcer, w.sentinel}
+	w.speakers = []runner{w.table, announcer}
+	if c.BGP.Enable {
+		w.wireRoutes()
+	} else {
+		w.rivals = newRivals(w.log, w.registry, w.contested)
+		w.sentinel = arp.NewSentinel(arp.SentinelOptions{Held: w.table.Holding, Rival: w.met, Alone: w.rivals.gone, Log: w.log})
+		w.speakers = append(w.speakers, w.sentinel)
+	}
 	if c.ControlPlane.Enable {
 		if err := p.wireControlPlane(w); err != nil {
 			return err
@@ -222,6 +252,38 @@ func (p *program) wireAll(w *wiring) (err error) {
 
 // wireControlPlane adds the control plane's VIP to the instance.
 func (p *program) wireControlPlane(w *wiring) (err error) {
+	_, lease := leaseKey(w.c, w.c.Election.LeaseName)
+	options := cpOptions(w.c, w.log, w.registry, w.network)
+	options.Claimer, options.Mandate, options.TLS = w.table, lease, w.access.LocalTLS
+	options.Listener = func(h cp.Health) {
+		w.access.SetLocalHealthy(h.Serving)
+		w.fit.judged(standing(h), h.Reason)
+	}
+	led := func(l ha.Lead) {
+		w.plane.Holding(l.Held)
+		if w.services != nil {
+			w.services.Led(lease, l)
+		}
+	}
+	var holds []runner
+	p.enlist(w)
+	if w.everywhere() {
+		everyone := ha.NewEveryone(ha.EveryoneOptions{Mandate: lease, Granter: w.table, Led: led, Log: w.log})
+		w.fit.tell, holds = w.bothTell(everyone.SetHealth), []runner{w.members, everyone}
+	} else {
+		election := w.electControlPlane(led)
+		w.fit.tell, holds = w.bothTell(election.SetHealth), []runner{w.members, election}
+	}
+	if w.plane, err = cp.New(options); err != nil {
+		return err
+	}
+	w.deciders = append(w.deciders, hints{w.network, w.plane.Hint, w.log}, w.fit, w.plane)
+	w.deciders = append(w.deciders, holds...)
+	return nil
+}
+
+// enlist makes this instance one of the members.
+func (p *program) enlist(w *wiring) {
 	namespace, lease := leaseKey(w.c, w.c.Election.LeaseName)
 	groups := []string{lease}
 	if w.c.Services.Enable {
@@ -233,35 +295,44 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 		Addresses: w.own.list,
 		Leases:    w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Log: w.log,
 	})
-	election := ha.NewElection(ha.Options{
+}
+
+// bothTell tells the other members and somebody else of this node's health.
+func (w *wiring) bothTell(other func(ha.Health, string)) func(ha.Health, string) {
+	return func(h ha.Health, reason string) {
+		w.members.SetHealth(h, reason)
+		other(h, reason)
+	}
+}
+
+// electControlPlane has the holder of the control plane's VIP elected.
+func (w *wiring) electControlPlane(led func(ha.Lead)) *ha.Election {
+	namespace, lease := leaseKey(w.c, w.c.Election.LeaseName)
+	return ha.NewElection(ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name,
 		Timing:      timing(w.c),
 		Annotations: w.c.Election.LeaseAnnotations,
 		Renewals:    w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
 		Granter: w.table, Members: w.members, AwaitHealth: true,
-		Led: func(l ha.Lead) {
-			w.plane.Holding(l.Held)
-			if w.services != nil {
-				w.services.Led(lease, l)
-			}
-		},
+		Led: led,
 		Log: w.log, Registerer: w.registry,
 	})
-	options := cpOptions(w.c, w.log, w.registry, w.network)
-	options.Claimer, options.Mandate, options.TLS = w.table, lease, w.access.LocalTLS
-	w.fit.tell = func(h ha.Health, reason string) {
-		w.members.SetHealth(h, reason)
-		election.SetHealth(h, reason)
+}
+
+// everywhere says that every healthy node announces the control plane's VIP, without an election.
+func (w *wiring) everywhere() bool { return w.c.BGP.Enable && !w.c.Election.Enable }
+
+// wireRoutes adds what keeps the peers of BGP, and the way in which a node is left.
+func (w *wiring) wireRoutes() {
+	namespace, _ := leaseKey(w.c, w.c.Election.LeaseName)
+	w.peers = &routing{
+		c: w.c.BGP, node: w.c.Node.Name, where: namespace, client: w.watches, speaker: w.routes, links: w.network.Links, log: w.log,
+		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), publish: func() { w.publishPeers(false) },
+		secrets: map[config.SecretRef]secretData{}, faced: map[string]bgp.Peer{}, family: map[string]netip.Addr{},
 	}
-	options.Listener = func(h cp.Health) {
-		w.access.SetLocalHealthy(h.Serving)
-		w.fit.judged(standing(h), h.Reason)
-	}
-	if w.plane, err = cp.New(options); err != nil {
-		return err
-	}
-	w.deciders = append(w.deciders, hints{w.network, w.plane.Hint, w.log}, w.fit, w.plane, w.members, election)
-	return nil
+	w.peers.paths = bfd.New(bfd.Options{Changed: w.peers.changed, Log: w.log, Registerer: w.registry})
+	w.speakers = append(w.speakers, w.peers, w.peers.paths)
+	w.leave = func(ctx context.Context) { w.routes.Leave(ctx, w.c.BGP.Drain) }
 }
 
 // heard tells the Services which VIPs are on this node.
@@ -328,7 +399,7 @@ func refuse(c config.Config, network *vip.Netlink) error {
 		if err := vip.OwnAddress(addr, links); err != nil {
 			errs = append(errs, fmt.Errorf("address: %w", err))
 		}
-		if loopback && addr.Is6() {
+		if loopback && addr.Is6() && !c.BGP.Enable {
 			errs = append(errs, fmt.Errorf("vip_interface: %s cannot carry %s in ARP mode: the kernel answers for an IPv6 address only on the interface that has it; name that interface, or leave it out", c.Network.Interface, addr))
 		}
 	}
@@ -396,7 +467,7 @@ func cpOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer
 	h := c.ControlPlane.Health
 	return cp.Options{
 		Addresses: c.ControlPlane.Addresses, DNSMode: names.Mode(c.Network.DNSMode), Port: c.ControlPlane.Port,
-		Placement: placement(c.Network),
+		Placement: planePlacement(c),
 		Health: cp.HealthOptions{
 			Enable: h.Enable, URL: h.Address, CAPath: h.CAPath, Period: h.Period, Timeout: h.Timeout,
 			FailureThreshold: h.FailureThreshold, SuccessThreshold: h.SuccessThreshold,
@@ -406,12 +477,26 @@ func cpOptions(c config.Config, log *slog.Logger, registry prometheus.Registerer
 }
 
 // placement is where VIPs go by the settings of the network.
-func placement(n config.Network) vip.Placement {
+func placement(c config.Config) vip.Placement {
+	n := c.Network
 	return vip.Placement{
-		Interface: n.Interface, AllowInterfaceNotUp: n.AllowInterfaceNotUp, Global: n.LoopbackGlobalScope,
+		Interface: n.Interface, AllowInterfaceNotUp: n.AllowInterfaceNotUp, Global: n.LoopbackGlobalScope, Routed: c.BGP.Enable,
 		Bits4: n.Bits(netip.IPv4Unspecified()), Bits6: n.Bits(netip.IPv6Unspecified()),
 	}
 }
+
+// planePlacement is where the control plane's VIPs go. Where routes lead to them they need no network, and so no interface
+// but the loopback.
+func planePlacement(c config.Config) vip.Placement {
+	at := placement(c)
+	if at.Routed && at.Interface == "" {
+		at.Interface = loopbackName
+	}
+	return at
+}
+
+// loopbackName is the loopback of every network namespace on Linux.
+const loopbackName = "lo"
 
 // standing is what the election makes of a node's health.
 func standing(h cp.Health) ha.Health {

@@ -157,11 +157,6 @@ func (g *generator) options(cmd *cobra.Command) (manifest.Options, *config.Loade
 	if err := errors.Join(problems...); err != nil {
 		return manifest.Options{}, nil, err
 	}
-	if err := loaded.Runnable(); err != nil {
-		for _, problem := range flatten(err) {
-			g.warn("%v", problem)
-		}
-	}
 	if image != g.image && !g.build.released() {
 		g.warn("this program is not a release, so there may be no image %s: name one with --image", image)
 	}
@@ -183,6 +178,11 @@ func (g *generator) checkPaths(loaded *config.Loaded) error {
 		}
 	}
 	absolute("controlPlaneHealthCheckCAPath", loaded.Config.ControlPlane.Health.CAPath)
+	absolute("bgpPeersFile", loaded.Config.BGP.PeersFile)
+	if b := loaded.Config.BGP; b.Enable && b.PeersFile != "" {
+		// A file that is mounted alone is not seen to change.
+		g.warn("%s: the manifest does not mount %s: add a volume that has it, of a ConfigMap for instance, and mount its directory", loaded.Spelt("bgpPeersFile"), b.PeersFile)
+	}
 	switch path := loaded.Config.Kubernetes.ConfigFile; {
 	case g.inCluster && loaded.Origin("k8sConfigPath").Layer != config.LayerDefault:
 		g.warn("%s is not in the manifest: --inCluster uses the ServiceAccount in place of a kubeconfig", loaded.Spelt("k8sConfigPath"))

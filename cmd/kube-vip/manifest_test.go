@@ -47,7 +47,6 @@ func TestManifests(t *testing.T) {
 		{
 			golden: "daemonset-bgp",
 			args:   "manifest daemonset --address 10.0.0.10 --bgp --localAS 65001 --bgpRouterInterface eth0 --bgppeers 192.0.2.1:65000::false,192.0.2.2:65000::false",
-			stderr: "warning: --bgp: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)\n",
 		},
 		{golden: "daemonset-services", args: "manifest daemonset --services --arp --inCluster"},
 		{
@@ -158,6 +157,8 @@ func TestManifestMeansWhatWasAsked(t *testing.T) {
 		"--address k8s.example.com --dnsMode dual --arp --port 8443 --leaseName vips/lock --leaseDuration 15 --leaseRenewDuration 10 --leaseRetry 2",
 		"--address 10.0.0.10 --arp --k8sConfigPath /etc/kubernetes/super-admin.conf --log -4 --logFormat json",
 		"--address 10.0.0.10 --bgp --localAS 65001 --bgppeers 192.0.2.1:65000:secret:true,192.0.2.2:65000 --sourceIF eth0",
+		"--services --bgp --bgppeers [2001:db8::1]:65000::::mpbgp_nexthop=fixed;mpbgp_ipv4=10.0.0.1:true;50;50;3 --peerAddress 192.0.2.1 --peerPass a:b --bgpPasswordSecret bgp --bgpDrain 0.5 --bgpCommunities 65000:1,no-export --bgpMED 0",
+		"--services --bgp --bgpPeersFile /etc/kube-vip/peers.yaml --mpbgpNexthop auto_sourceif --sourceIF eth0 --bgpLargeCommunities blue --bgpCommunityNames blue=65000:1:2 --bgpGracefulRestart --bgpLinkBandwidth --bgpPrepend 1 --bgpLocalPref 5",
 		"--address 10.0.0.10 --arp --controlPlaneHealthCheckAddress https://localhost:6443/livez --controlPlaneHealthCheckCAPath /etc/kubernetes/pki/ca.crt --allowInterfaceNotUp --loInterfaceGlobalScope --interface lo",
 		"--services --arp",
 		"--services --servicesElection --arp --servicesLeaseName vips/svcs --lbClassName= --lbClassNameLegacyHandling=false --servicesPools off --enableEndpoints",
@@ -272,8 +273,11 @@ func TestManifestWarns(t *testing.T) {
 		{args: "kubeadm init --services --arp --address 10.0.0.10"},
 		{args: "kubeadm init --services --arp --config testdata/docs/kubeadm.yaml"},
 		{
+			args: "manifest daemonset --services --bgp --bgpPeersFile /etc/kube-vip/peers.yaml --inCluster",
+			want: "warning: --bgpPeersFile: the manifest does not mount /etc/kube-vip/peers.yaml: add a volume that has it, of a ConfigMap for instance, and mount its directory\n",
+		},
+		{
 			args: "manifest pod --services --bgp --bgppeers 192.0.2.1:65000 --servicesElection",
-			want: "warning: --bgp: running BGP is not supported yet by this version; ARP is: --arp (env vip_arp)\n",
 		},
 	}
 	for _, tt := range tests {
@@ -314,12 +318,13 @@ func TestManifestRefuses(t *testing.T) {
 		{name: "nothing", args: "manifest pod", want: []string{"nothing to do: for a VIP of the control plane give --address (env address), for those of Services --services (env svc_enable=true)"}},
 		{name: "no mode", args: "manifest pod --address 10.0.0.10", want: []string{"nothing announces the VIP: set --arp (env vip_arp=true)"}},
 		{
-			name: "several things", args: "manifest pod --port 0 --image A --arp --k8sConfigPath admin.conf --controlPlaneHealthCheckCAPath ca.crt", environ: []string{"address=10.0.0.10/24"},
+			name: "several things", args: "manifest pod --port 0 --image A --arp --k8sConfigPath admin.conf --controlPlaneHealthCheckCAPath ca.crt --bgpPeersFile peers.yaml", environ: []string{"address=10.0.0.10/24"},
 			want: []string{
 				`address: "10.0.0.10/24" is not an address: write 10.0.0.10, and the prefix length as --vipSubnet (env vip_subnet)`,
 				`--port: "0" is not a whole number from 1 to 65535`,
 				`--image "A": "A" is not a repository (want registry/path in lower case, ghcr.io/kube-vip/kube-vip for example)`,
 				`--controlPlaneHealthCheckCAPath: "ca.crt" is not an absolute path, and a Pod knows no other`,
+				`--bgpPeersFile: "peers.yaml" is not an absolute path, and a Pod knows no other`,
 				`--k8sConfigPath: "admin.conf" is not an absolute path, and a Pod knows no other`,
 			},
 		},

@@ -62,6 +62,9 @@ func (p *program) outlook(cmd *cobra.Command) (*outlook, error) {
 	o.options.Elsewhere = func(addr netip.Addr) (string, bool) {
 		return o.locks.ControlPlane.Name, o.c.ControlPlane.Enable && slices.Contains(vips(), addr)
 	}
+	if o.c.BGP.Enable && o.c.Services.Placement != config.PlacementLease {
+		o.options.Everywhere = everywhere
+	}
 	return o, nil
 }
 

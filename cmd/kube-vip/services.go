@@ -45,6 +45,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	complete := w.table.Await()
 	options.Complete = func() { complete(); w.looked.Store(true) }
 	options.Prober = arp.NewProber(arp.ProberOptions{Log: w.log})
+	everyone := w.everyService(&options)
 	if plane != nil {
 		_, mandate := leaseKey(w.c, w.c.Election.LeaseName)
 		options.Elsewhere = func(addr netip.Addr) (string, bool) { return mandate, slices.Contains(claimed(plane), addr) }
@@ -68,14 +69,18 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	}
 	options.Lacks = func(list []string) { w.members.SetLacks(list) }
 	var fleet *ha.Fleet
-	w.keeper = newKeeper(w.table, w.sentinel, w.log, w.registry, func(mandate string) {
-		if mandate == lease {
-			election.Contest()
-			return
-		}
-		fleet.Contest(mandate)
-	})
-	if fleet, err = w.fleet(w.keeper.options()); err != nil {
+	var keeper *ha.Keeper
+	if w.sentinel != nil { // what is on no network cannot be asked for, and is not kept without a mandate
+		w.keeper = newKeeper(w.table, w.sentinel, w.log, w.registry, func(mandate string) {
+			if mandate == lease {
+				election.Contest()
+				return
+			}
+			fleet.Contest(mandate)
+		})
+		keeper = w.keeper.options()
+	}
+	if fleet, err = w.fleet(keeper); err != nil {
 		return err
 	}
 	options.Leases, options.Others = fleet, others
@@ -88,7 +93,7 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	election = ha.NewElection(ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name, Timing: timing(w.c),
 		Renewals: w.renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(),
-		Granter: w.table, AwaitHealth: true, Keeper: w.keeper.options(),
+		Granter: w.table, AwaitHealth: true, Keeper: keeper,
 		Led: func(l ha.Lead) { w.services.Led(lease, l) },
 		Log: w.log, Registerer: w.registry,
 	})
@@ -100,9 +105,43 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 		w.members.SetHealth(ha.Healthy, "")
 		w.deciders = append(w.deciders, w.members)
 	}
-	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election, fleet)
+	w.deciders = append(w.deciders, hints{w.network, w.services.Hint, w.log}, w.services, election)
+	if everyone != nil { // nobody stands for a Lease of a Service's own
+		w.deciders = append(w.deciders, everyone)
+	} else {
+		w.deciders = append(w.deciders, fleet)
+	}
 	return nil
 }
+
+// everyService has every node that can serve a Service hold its addresses, where routers choose among those; nil where one
+// node holds them.
+func (w *wiring) everyService(o *svc.Options) *ha.Everyone {
+	if !w.c.BGP.Enable {
+		return nil
+	}
+	o.Prober = nobodyAsked{}
+	t := &traits{
+		describe: w.routes.Describe, forget: w.routes.Forget, resolve: w.peers.resolve, bandwidth: w.c.BGP.LinkBandwidth,
+		asked: map[string]asked{}, users: map[netip.Addr][]string{},
+	}
+	o.Traits = t.note
+	w.peers.renamed = func() { w.services.Review() }
+	if w.c.Services.Placement == config.PlacementLease {
+		return nil
+	}
+	o.Everywhere = everywhere
+	everyone := ha.NewEveryone(ha.EveryoneOptions{
+		Mandate: everywhere, Granter: w.table, Log: w.log,
+		Led: func(l ha.Lead) { w.services.Led(everywhere, l) },
+	})
+	complete := o.Complete
+	o.Complete = func() { complete(); everyone.SetHealth(ha.Healthy, "") }
+	return everyone
+}
+
+// everywhere is the mandate of Services that every node holds which can. It has a blank: no Lease has that name.
+const everywhere = "every node"
 
 // filterTable is the name of an instance's table. Two instances on one node have one each: nftables lets through what
 // every table lets through.
@@ -158,12 +197,23 @@ func (w *wiring) fleet(keeper *ha.Keeper) (*ha.Fleet, error) {
 		return nil, err
 	}
 	return ha.NewFleet(ha.FleetOptions{
-		Identity: w.c.Node.Name, Timing: timing(w.c), Namespace: w.c.Services.Namespace,
+		Identity: w.c.Node.Name, Timing: paced(timing(w.c)), Namespace: w.c.Services.Namespace,
 		Renewals: renewals.CoordinationV1(), Watches: w.watches.CoordinationV1(), Granter: w.table,
 		Reserved: reserved(locks(w.c)), Keeper: keeper,
 		Led: func(mandate string, l ha.Lead) { w.services.Led(mandate, l) },
 		Log: w.log, Registerer: w.registry,
 	}), nil
+}
+
+// paced is the timing of Services' own Leases: each is renewed a thirty-second part later than the retry period asks for,
+// so that a hundred of them, and the members' beside, are no more than a hundred writes a second.
+func paced(t ha.Timing) ha.Timing {
+	slower := t
+	slower.Retry += t.Retry / 32
+	if slower.Validate() != nil {
+		return t
+	}
+	return slower
 }
 
 // reserved says which Leases are not to be Services' own: those of the groups, and those of members, which are in the
@@ -187,7 +237,7 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 		Pools:     svc.PoolMode(c.Services.Pools),
 		DNSMode:   names.Mode(c.Network.DNSMode),
 		Exclude:   c.Services.ExcludeLabel == "honour",
-		Placement: servicesPlacement(c.Network, c.Services),
+		Placement: servicesPlacement(c),
 		Also:      []pool.Port{{Number: c.ControlPlane.Port, Protocol: "TCP"}},
 		Log:       log, Registerer: registry,
 	}
@@ -202,15 +252,18 @@ func svcOptions(c config.Config, log *slog.Logger, registry prometheus.Registere
 	return o, err
 }
 
-// servicesPlacement is where the VIPs of Services go: where the control plane's do, unless it is said otherwise.
-func servicesPlacement(n config.Network, s config.Services) vip.Placement {
-	at := placement(n)
-	switch s.Interface {
+// servicesPlacement is where the VIPs of Services go: where the control plane's do, unless it is said otherwise. Where
+// routes lead to them they are on no interface, unless one is named or asked for.
+func servicesPlacement(c config.Config) vip.Placement {
+	at := placement(c)
+	switch c.Services.Interface {
 	case "":
 	case "auto":
 		at.Interface, at.Setting = "", "vip_servicesinterface"
+		return at
 	default:
-		at.Interface, at.Setting = s.Interface, "vip_servicesinterface"
+		at.Interface, at.Setting = c.Services.Interface, "vip_servicesinterface"
 	}
+	at.Detached = c.BGP.Enable && !c.BGP.AttachIPToInterface
 	return at
 }

@@ -49,7 +49,7 @@ func TestNamesDoc(t *testing.T) {
 	for _, s := range config.Settings() {
 		known = append(known, s.Default) // the class
 	}
-	for _, name := range regexp.MustCompile(`kube-vip\\?\.io/[A-Za-z-]+`).FindAllString(readFile(t, servicesDoc), -1) {
+	for _, name := range regexp.MustCompile(`kube-vip\\?\.io/[A-Za-z0-9-]+`).FindAllString(readFile(t, servicesDoc), -1) {
 		if name := strings.ReplaceAll(name, `\`, ""); !slices.Contains(known, name) {
 			t.Errorf("docs/services.md has the name %s, which means nothing", name)
 		}

@@ -61,6 +61,7 @@ and flags that the manager would take. Times are by this machine's clock.`,
 		}
 		return p.print([]byte(report.render(world.Now)))
 	}
+	cmd.AddCommand(p.statusBGPCommand())
 	return cmd
 }
 
