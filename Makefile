@@ -16,9 +16,10 @@ TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:i
 export KUBE_VIP_LAB_PARTS ?= $(PARTS)
 export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
 
+# grpcnotrace: gobgp brings gRPC along, whose traces have the linker keep every method of every type, 20 MB of them.
 .PHONY: build
 build: ## the program: one static binary, bin/kube-vip
-	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags "-s -w" -o bin/kube-vip ./cmd/kube-vip
+	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -ldflags "-s -w" -o bin/kube-vip ./cmd/kube-vip
 
 .PHONY: parts
 parts: $(addprefix $(PARTS)/,etcd kube-apiserver kubeadm kube-proxy) ## etcd and the parts of Kubernetes for the lab; minutes when built for the first time
