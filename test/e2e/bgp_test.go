@@ -277,14 +277,20 @@ func names(nodes []*lab.Node) []string {
 	return list
 }
 
-// asked asks through each address from behind the router until a backend has answered.
+// asked asks through each address from behind the router until so many in a row were answered that all nodes were among
+// those who had to: kube-proxy on each of them takes up to a second.
 func (r *routed) asked(t *testing.T, addrs []netip.Addr) {
 	t.Helper()
+	const inRow = 30
 	for _, a := range addrs {
 		var last error
+		answered := 0
 		if err := lab.Wait(within(t, patience), "tcp through "+a.String(), func() (bool, error) {
-			_, last = r.router.Client.Ask(within(t, patience), "tcp", netip.AddrPortFrom(a, lab.ServicePort))
-			return last == nil, nil
+			_, err := r.router.Client.Ask(within(t, time.Second), "tcp", netip.AddrPortFrom(a, lab.ServicePort))
+			if answered++; err != nil {
+				answered, last = 0, err
+			}
+			return answered == inRow, nil
 		}); err != nil {
 			t.Fatalf("%v: %v", err, last)
 		}
