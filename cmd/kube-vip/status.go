@@ -31,6 +31,16 @@ and flags that the manager would take. Times are by this machine's clock.`,
   kube-vip status --address 10.0.0.10 --services --k8sConfigPath admin.conf -o json`,
 		Args: noArguments,
 	}
+	p.reports(cmd, func(o *outlook, w svc.World) report { return overview(o.c, o.options, o.locks, w) })
+	cmd.AddCommand(p.statusBGPCommand())
+	return cmd
+}
+
+// report is what a look at the cluster comes to: as it is in JSON, and rendered for people.
+type report interface{ render(now time.Time) string }
+
+// reports has cmd look at the cluster once, and print what of makes of it, as text or JSON.
+func (p *program) reports(cmd *cobra.Command, of func(o *outlook, w svc.World) report) {
 	isJSON := textOrJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		inJSON, err := isJSON()
@@ -51,7 +61,7 @@ and flags that the manager would take. Times are by this machine's clock.`,
 		if err := world.NotKnown["leases"]; err != nil {
 			return fmt.Errorf("list leases: %w", err)
 		}
-		report := overview(o.c, o.options, o.locks, world)
+		report := of(o, world)
 		if inJSON {
 			out, err := asJSON(report)
 			if err != nil {
@@ -61,8 +71,6 @@ and flags that the manager would take. Times are by this machine's clock.`,
 		}
 		return p.print([]byte(report.render(world.Now)))
 	}
-	cmd.AddCommand(p.statusBGPCommand())
-	return cmd
 }
 
 // clusterStatus is what `kube-vip status` says.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/ha"
@@ -30,36 +28,7 @@ the peer is told of, how many sessions have ended, and why there is none. Instan
   kube-vip status bgp --k8sConfigPath admin.conf -o json`,
 		Args: noArguments,
 	}
-	isJSON := textOrJSON(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		inJSON, err := isJSON()
-		if err != nil {
-			return err
-		}
-		o, err := p.outlook(cmd)
-		if err != nil {
-			return err
-		}
-		defer o.close()
-		ctx, cancel := context.WithTimeout(cmd.Context(), lookDeadline)
-		defer cancel()
-		world, err := svc.Read(ctx, o.options, o.locks, types.NamespacedName{})
-		if err != nil {
-			return err
-		}
-		if err := world.NotKnown["leases"]; err != nil {
-			return fmt.Errorf("list leases: %w", err)
-		}
-		report := speakers(world.Leases, world.Now)
-		if inJSON {
-			out, err := asJSON(report)
-			if err != nil {
-				return err
-			}
-			return p.print(out)
-		}
-		return p.print([]byte(renderSpeakers(report, world.Now)))
-	}
+	p.reports(cmd, func(_ *outlook, w svc.World) report { return speakers(w.Leases, w.Now) })
 	return cmd
 }
 
@@ -74,9 +43,12 @@ type speaking struct {
 	Error string `json:"error,omitempty"`
 }
 
+// allSpeaking are the nodes that tell of BGP peers, by name.
+type allSpeaking []speaking
+
 // speakers are the nodes that tell of BGP peers, by name.
-func speakers(leases []*coordinationv1.Lease, now time.Time) []speaking {
-	list := []speaking{}
+func speakers(leases []*coordinationv1.Lease, now time.Time) allSpeaking {
+	list := allSpeaking{}
 	for _, l := range leases {
 		m, ok := ha.SeenIn(l)
 		text := l.Annotations[peersNote]
@@ -93,7 +65,8 @@ func speakers(leases []*coordinationv1.Lease, now time.Time) []speaking {
 	return list
 }
 
-func renderSpeakers(list []speaking, now time.Time) string {
+// render is the list for people.
+func (list allSpeaking) render(now time.Time) string {
 	if len(list) == 0 {
 		return "No instance tells of BGP peers: none runs with --bgp (env bgp_enable), or none has reached the API yet.\n"
 	}

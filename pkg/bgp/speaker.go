@@ -106,6 +106,10 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 		good = append(good, p)
 	}
 	s.mu.Lock()
+	if reflect.DeepEqual(good, s.peers) && slices.Equal(bad, s.problems) { // it is said again every other second
+		s.mu.Unlock()
+		return errors.Join(errs...)
+	}
 	s.peers, s.problems = good, bad
 	stopped := s.follow()
 	s.mu.Unlock()
