@@ -1,6 +1,7 @@
 package svc
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/record"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"kube-vip.io/kube-vip/pkg/ha"
 )
@@ -82,21 +83,38 @@ func TestMovedEvent(t *testing.T) {
 		{"from here", "n1", why, "Normal Announced node n1 holds 10.0.0.10"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			fake := record.NewFakeRecorder(10)
-			var recorder record.EventRecorder = fake
-			e := &events{node: "n1"}
-			e.recorder.Store(&recorder)
+			to := &told{}
 			w.move = tc.move
 			before := from(tc.host)
-			e.tell(before, before.DeepCopy(), w)
-			close(fake.Events)
-			var got []string
-			for text := range fake.Events {
-				got = append(got, text)
-			}
-			if strings.Join(got, "\n") != tc.want {
+			tell(to, before, before.DeepCopy(), w)
+			if got := to.take(); strings.Join(got, "\n") != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})
 	}
+}
+
+// told is a teller that keeps what is told.
+type told struct{ list []string }
+
+func (t *told) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (t *told) Note(_ runtime.Object, reason, text string) bool {
+	t.list = append(t.list, "Normal "+reason+" "+text)
+	return true
+}
+
+func (t *told) Warn(_ runtime.Object, reason, text string) bool {
+	t.list = append(t.list, "Warning "+reason+" "+text)
+	return true
+}
+
+// take is what was told since it was taken last.
+func (t *told) take() []string {
+	list := t.list
+	t.list = nil
+	return list
 }

@@ -156,7 +156,7 @@ func (c *Controller) alarm() {
 		c.at.noneSaid = text
 		c.log.Warn(text)
 	}
-	if node := c.sources.node(c.o.Node); node != nil && text != c.at.noneTold && c.writer.events.warn(node, ReasonNoneLeft, text) {
+	if node := c.sources.node(c.o.Node); node != nil && text != c.at.noneTold && c.writer.events.Warn(node, ReasonNoneLeft, text) {
 		c.at.noneTold = text
 	}
 	c.depute()

@@ -375,7 +375,7 @@ func (c *Controller) heed(s *corev1.Service, r *entry, o outcome) (again bool, r
 	default:
 		c.supply.avoid(o.addr, o.mac)
 		c.log.Warn("address of a pool is in use", "service", name, "address", o.addr, "by", o.mac.String())
-		c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s: another one is tried", o.addr, o.mac))
+		c.writer.events.Warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s: another one is tried", o.addr, o.mac))
 	}
 	return true, "", ""
 }
@@ -468,7 +468,7 @@ func (c *Controller) pools() {
 	}
 	c.poolsTold = true
 	for _, p := range c.poolProblems {
-		if !c.writer.events.warn(m, ReasonBadPool, p.String()) {
+		if !c.writer.events.Warn(m, ReasonBadPool, p.String()) {
 			c.poolsTold = false
 			c.queue.AddAfter(poolKey, time.Second)
 			return

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/record"
 
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/pool"
@@ -233,13 +232,7 @@ func TestSupplyPlaces(t *testing.T) {
 func TestPoolsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, _ := supplying(t, nil)
-		recorder := record.NewFakeRecorder(10)
-		told := func() (list []string) {
-			for len(recorder.Events) > 0 {
-				list = append(list, <-recorder.Events)
-			}
-			return list
-		}
+		to := &told{}
 		j.Led("group", ha.Lead{})
 		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: PoolNamespace, Name: PoolConfigMap, ResourceVersion: "1"}, Data: map[string]string{"cidr-shop": "10.0.0.300"}}
 		if err := j.sources.maps.informer.GetStore().Add(m); err != nil {
@@ -249,24 +242,23 @@ func TestPoolsTold(t *testing.T) {
 		j.pass(t)
 		j.Led("group", ha.Lead{Held: true})
 		j.pass(t) // Events cannot be told yet
-		var r record.EventRecorder = recorder
-		j.writer.events.recorder.Store(&r)
+		j.writer.events = to
 		time.Sleep(time.Second)
 		j.pass(t)
 		const want = "Warning BadPool cidr-shop: 10.0.0.300: "
-		if got := told(); len(got) != 1 || !strings.HasPrefix(got[0], want) {
+		if got := to.take(); len(got) != 1 || !strings.HasPrefix(got[0], want) {
 			t.Errorf("told is %q, want one of %q", got, want)
 		}
 		j.queue.Add(poolKey)
 		j.pass(t)
-		if got := told(); len(got) > 0 {
+		if got := to.take(); len(got) > 0 {
 			t.Errorf("it is told again: %q", got)
 		}
 		j.Led("group", ha.Lead{})
 		j.pass(t)
 		j.Led("group", ha.Lead{Held: true})
 		j.pass(t)
-		if got := told(); len(got) != 1 {
+		if got := to.take(); len(got) != 1 {
 			t.Errorf("a new leader tells %q", got)
 		}
 	})

@@ -222,7 +222,7 @@ func New(o Options) *Controller {
 	c.sources = newSources(o, c.all)
 	c.writer = newWriter(o, c.sources, c.metrics)
 	c.supply = newSupply(o, func(key string) { c.queue.Add(key) }, func(s *corev1.Service, text string) {
-		c.writer.events.note(s, ReasonAllocated, text)
+		c.writer.events.Note(s, ReasonAllocated, text)
 	})
 	c.directory = newDirectory(o, func(key string) { c.queue.Add(key) })
 	return c
@@ -291,7 +291,7 @@ func (c *Controller) Contested(addr netip.Addr, mac net.HardwareAddr) {
 	c.mu.Unlock()
 	for _, key := range keys {
 		if s := c.sources.service(key); s != nil {
-			c.writer.events.warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s, as well as by node %s: some neighbours reach that host", addr, mac, c.o.Node))
+			c.writer.events.Warn(s, ReasonInUse, fmt.Sprintf("%s is in use by another host, with the hardware address %s, as well as by node %s: some neighbours reach that host", addr, mac, c.o.Node))
 		}
 	}
 }

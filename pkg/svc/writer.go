@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
+
+	"kube-vip.io/kube-vip/pkg/events"
 )
 
 const (
@@ -33,7 +35,7 @@ type writer struct {
 	sources  *sources
 	log      *slog.Logger
 	metrics  *metrics
-	events   *events
+	events   teller
 	queue    workqueue.TypedRateLimitingInterface[string]
 	// noPatch is set once it is known that our rights allow updates and no patches.
 	noPatch atomic.Bool
@@ -56,7 +58,7 @@ type wanted struct {
 
 func newWriter(o Options, s *sources, m *metrics) *writer {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 30*time.Second)
-	return &writer{node: o.Node, readOnly: o.ReadOnly, client: o.Writer, sources: s, log: o.Log, metrics: m, events: newEvents(o),
+	return &writer{node: o.Node, readOnly: o.ReadOnly, client: o.Writer, sources: s, log: o.Log, metrics: m, events: events.New(o.Events, o.Node, "what happens to Services", o.Log),
 		queue: workqueue.NewTypedRateLimitingQueue[string](limiter), wants: map[string]*wanted{}}
 }
 
@@ -90,7 +92,7 @@ func (w *writer) forget(key string) { w.drop(key) }
 func (w *writer) run(ctx context.Context) {
 	var work sync.WaitGroup
 	defer work.Wait()
-	work.Go(func() { w.events.run(ctx) })
+	work.Go(func() { _ = w.events.Run(ctx) })
 	for range writers {
 		work.Go(func() {
 			for {
@@ -125,7 +127,7 @@ func (w *writer) tend(ctx context.Context, key string) {
 	if after == nil || stale || w.readOnly {
 		w.queue.Forget(key)
 		if want.shown.ours && !stale {
-			w.events.tell(s, s, want.shown)
+			tell(w.events, s, s, want.shown)
 		}
 		return
 	}
@@ -149,7 +151,7 @@ func (w *writer) tend(ctx context.Context, key string) {
 		if want.shown.takes(s) && want.shown.move.reason != "" {
 			w.metrics.moves.WithLabelValues(string(want.shown.move.reason)).Inc()
 		}
-		w.events.tell(s, written, want.shown)
+		tell(w.events, s, written, want.shown)
 	case apierrors.IsNotFound(err) || ctx.Err() != nil:
 		w.queue.Forget(key)
 	case apierrors.IsConflict(err):
