@@ -104,6 +104,8 @@ func serviceNamed(text string) (types.NamespacedName, error) {
 type explained struct {
 	svc.Explanation
 	Wire []onWire `json:"wire"`
+	// BGP are the sessions of the nodes that announce it.
+	BGP allSpeaking `json:"bgp,omitempty"`
 }
 
 func (o *outlook) explain(ctx context.Context, service types.NamespacedName) (explained, error) {
@@ -119,7 +121,23 @@ func (o *outlook) explain(ctx context.Context, service types.NamespacedName) (ex
 	}
 	asking, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	return withWire(asking, x, o.listen(arp.NewProber(arp.ProberOptions{})), homes(world)), nil
+	report := withWire(asking, x, o.listen(arp.NewProber(arp.ProberOptions{})), homes(world))
+	return report.withSessions(speakers(world.Leases, world.Now)), nil
+}
+
+// withSessions adds the BGP sessions of the nodes that announce the Service.
+func (x explained) withSessions(all allSpeaking) explained {
+	for _, s := range all {
+		holds := func(c svc.Candidate) bool { return c.Node == s.Node && c.Holds }
+		if !slices.ContainsFunc(x.Holdings, func(h svc.Holding) bool { return slices.ContainsFunc(h.Candidates, holds) }) {
+			continue
+		}
+		x.BGP = append(x.BGP, s)
+		if s.Live && s.Error == "" && !slices.ContainsFunc(s.Peers, func(p peering) bool { return p.Up() }) {
+			x.But = append(x.But, fmt.Sprintf("node %s is to announce it, and has no BGP session that is up: no router hears of it from there", s.Node))
+		}
+	}
+	return x
 }
 
 // withWire asks the network for every address of the Service, those that it is not to have any more included.
@@ -189,6 +207,9 @@ func (x explained) render(now time.Time) string {
 	b.WriteString(columns("", rows))
 	for _, h := range x.Holdings {
 		b.WriteString("\n" + holdingText(h, now))
+	}
+	if len(x.BGP) > 0 {
+		b.WriteString("\nBGP sessions of the nodes that announce it\n" + columns("  ", x.BGP.rows(now)))
 	}
 	if len(x.Wire) > 0 {
 		b.WriteString("\non the network\n")

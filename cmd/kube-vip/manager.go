@@ -27,6 +27,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/cp"
+	"kube-vip.io/kube-vip/pkg/events"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/kube"
 	"kube-vip.io/kube-vip/pkg/names"
@@ -230,7 +231,9 @@ func (p *program) wireAll(w *wiring) (err error) {
 	}
 	w.speakers = []runner{w.table, announcer}
 	if c.BGP.Enable {
-		w.wireRoutes()
+		if err := w.wireRoutes(); err != nil {
+			return err
+		}
 	} else {
 		w.rivals = newRivals(w.log, w.registry, w.contested)
 		w.sentinel = arp.NewSentinel(arp.SentinelOptions{Held: w.table.Holding, Rival: w.met, Alone: w.rivals.gone, Log: w.log})
@@ -323,16 +326,21 @@ func (w *wiring) electControlPlane(led func(ha.Lead)) *ha.Election {
 func (w *wiring) everywhere() bool { return w.c.BGP.Enable && !w.c.Election.Enable }
 
 // wireRoutes adds what keeps the peers of BGP, and the way in which a node is left.
-func (w *wiring) wireRoutes() {
+func (w *wiring) wireRoutes() error {
+	writes, err := w.access.Clientset("events of the node", eventQPS, eventBurst)
+	if err != nil {
+		return err
+	}
 	namespace, _ := leaseKey(w.c, w.c.Election.LeaseName)
 	w.peers = &routing{
-		c: w.c.BGP, node: w.c.Node.Name, where: namespace, client: w.watches, speaker: w.routes, links: w.network.Links, log: w.log,
-		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), publish: func() { w.publishPeers(false) },
+		c: w.c.BGP, node: w.c.Node.Name, where: namespace, client: w.watches, events: events.New(writes, w.c.Node.Name, "what becomes of BGP sessions", w.log), speaker: w.routes, links: w.network.Links, log: w.log,
+		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), publish: w.publishPeers,
 		secrets: map[config.SecretRef]secretData{}, faced: map[string]bgp.Peer{}, family: map[string]netip.Addr{},
 	}
 	w.peers.paths = bfd.New(bfd.Options{Changed: w.peers.changed, Log: w.log, Registerer: w.registry})
-	w.speakers = append(w.speakers, w.peers, w.peers.paths)
+	w.speakers = append(w.speakers, w.peers, w.peers.paths, w.peers.events)
 	w.leave = func(ctx context.Context) { w.routes.Leave(ctx, w.c.BGP.Drain) }
+	return nil
 }
 
 // heard tells the Services which VIPs are on this node.

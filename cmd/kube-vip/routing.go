@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +24,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/bfd"
 	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/events"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -44,6 +44,7 @@ type routing struct {
 	node    string
 	where   string // the namespace of Secrets that name none
 	client  kubernetes.Interface
+	events  *events.Recorder
 	speaker *bgp.Speaker
 	paths   *bfd.Detector
 	links   func() ([]vip.Link, error)
@@ -51,8 +52,8 @@ type routing struct {
 
 	// renamed is told that names stand for other communities now; may be nil.
 	renamed func()
-	// publish has others see how it stands.
-	publish func()
+	// publish has others see how it stands, atOnce or when something else is written.
+	publish func(atOnce bool)
 
 	stir chan struct{}   // holds at most one token: something may have changed
 	lost chan bfd.Status // paths that were lost
@@ -94,6 +95,7 @@ func (r *routing) Run(ctx context.Context) error {
 			r.said = text
 			if err != nil {
 				r.log.Warn("BGP peers are not all that they are to be", "why", text)
+				r.events.Warn(r.self(), reasonPeers, "BGP peers are not all that they are to be: "+text)
 			}
 		}
 		if r.informer == nil && r.needsNode() {
@@ -122,6 +124,7 @@ func (r *routing) watchPaths(ctx context.Context) {
 
 // changed takes the Detector's word on a path. A neighbour whose operator has ended BFD may be reached as well as ever.
 func (r *routing) changed(_ string, s bfd.Status) {
+	defer r.publish(true)
 	if s.State != bfd.Down || s.RemoteState == bfd.AdminDown || s.Diagnostic == bfd.NoDiagnostic {
 		return
 	}
@@ -209,9 +212,10 @@ func (r *routing) follow(ctx context.Context) error {
 	for _, p := range list {
 		one := peerOf(p)
 		one.LocalAS, one.RouterID = as, id
-		if one.Password, err = r.password(ctx, p); err != nil {
-			problem = errors.Join(problem, err)
-			continue // without its password it could only be refused
+		if one.Password, err = r.password(ctx, p); err != nil { // without its password it could only be refused
+			one.Unusable = oneLine(err)
+			peers = append(peers, one)
+			continue
 		}
 		if len(p.Families) == 0 {
 			one.IPv4, one.IPv6 = r.familyOf(ctx, one)
@@ -220,6 +224,7 @@ func (r *routing) follow(ctx context.Context) error {
 			if before, is := r.faced[one.Name]; is { // an address that is gone for a moment ends no session
 				one.IPv4, one.IPv6, one.NextHop4, one.NextHop6 = before.IPv4, before.IPv6, before.NextHop4, before.NextHop6
 			}
+			one.Lacks = oneLine(err)
 			problem = errors.Join(problem, fmt.Errorf("BGP peer %s: %w", p, err))
 		} else {
 			r.faced[one.Name] = one
@@ -227,7 +232,7 @@ func (r *routing) follow(ctx context.Context) error {
 		peers = append(peers, one)
 	}
 	err = errors.Join(problem, r.speaker.SetPeers(peers), r.paths.Set(r.watched(list)))
-	r.publish()
+	r.publish(false)
 	return err
 }
 
@@ -373,7 +378,7 @@ func (r *routing) password(ctx context.Context, p config.Peer) (bgp.Secret, erro
 			last.at = time.Now()
 			r.secrets[ref] = last
 		case !known:
-			return "", fmt.Errorf("BGP peer %s: its password: %w", p, err)
+			return "", fmt.Errorf("its password: %w", err)
 		default: // in a while again
 			last.at = time.Now()
 			r.secrets[ref] = last
@@ -411,32 +416,6 @@ func peerOf(p config.Peer) bgp.Peer {
 
 // multihopTTL is the hop limit to a peer that may be some hops away.
 const multihopTTL = 50
-
-// peersNote is the annotation of a member Lease that lists the BGP peers of the node, each a bgp.Status in JSON.
-const peersNote = "kube-vip.io/bgp-peers"
-
-// toldOfPeer has other instances, and who looks at them, see how it stands with this node's peers. How many routes there are is
-// no reason to write.
-func (w *wiring) toldOfPeer(before, now bgp.Status) {
-	if w.members == nil {
-		return
-	}
-	w.publishPeers(before.Up() != now.Up() || before.Error != now.Error || before.Address != now.Address)
-}
-
-func (w *wiring) publishPeers(atOnce bool) {
-	if w.members == nil {
-		return
-	}
-	w.telling.Lock()
-	defer w.telling.Unlock()
-	list, err := json.Marshal(w.routes.Peers())
-	if err != nil {
-		w.log.Warn("BGP peers cannot be told of", "err", err)
-		return
-	}
-	w.members.SetNote(peersNote, string(list), atOnce)
-}
 
 // nobodyAsked is a prober where addresses are on no network that could be asked.
 type nobodyAsked struct{}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 
-	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/ha"
 	"kube-vip.io/kube-vip/pkg/svc"
 )
@@ -36,9 +35,9 @@ the peer is told of, how many sessions have ended, and why there is none. Instan
 type speaking struct {
 	Node string `json:"node"`
 	// Live says that the instance runs; if not, Peers are as they were.
-	Live  bool         `json:"live"`
-	Heard time.Time    `json:"heard"`
-	Peers []bgp.Status `json:"peers"`
+	Live  bool      `json:"live"`
+	Heard time.Time `json:"heard"`
+	Peers []peering `json:"peers"`
 	// Error is why what it tells cannot be read.
 	Error string `json:"error,omitempty"`
 }
@@ -55,7 +54,7 @@ func speakers(leases []*coordinationv1.Lease, now time.Time) allSpeaking {
 		if !ok || text == "" {
 			continue
 		}
-		one := speaking{Node: m.Node, Live: m.Live(now), Heard: m.Heard, Peers: []bgp.Status{}}
+		one := speaking{Node: m.Node, Live: m.Live(now), Heard: m.Heard, Peers: []peering{}}
 		if err := json.Unmarshal([]byte(text), &one.Peers); err != nil {
 			one.Error = fmt.Sprintf("annotation %s of Lease %s/%s: %v", peersNote, l.Namespace, l.Name, err)
 		}
@@ -70,15 +69,20 @@ func (list allSpeaking) render(now time.Time) string {
 	if len(list) == 0 {
 		return "No instance tells of BGP peers: none runs with --bgp (env bgp_enable), or none has reached the API yet.\n"
 	}
-	rows := [][]string{{"NODE", "PEER", "AS", "STATE", "SINCE", "ROUTES", "ENDED", "WHY"}}
+	return columns("", list.rows(now))
+}
+
+// rows are the list's, with their heading.
+func (list allSpeaking) rows(now time.Time) [][]string {
+	rows := [][]string{{"NODE", "PEER", "AS", "STATE", "SINCE", "BFD", "ROUTES", "ENDED", "WHY"}}
 	for _, s := range list {
 		if s.Error != "" {
-			rows = append(rows, []string{s.Node, "-", "-", "-", "-", "-", "-", s.Error})
+			rows = append(rows, []string{s.Node, "-", "-", "-", "-", "-", "-", "-", s.Error})
 		}
 		for _, peer := range s.Peers {
-			state, why := string(peer.State), peer.Error
+			state, why, bfd := string(peer.State), cmp.Or(peer.Error, peer.Lacks), cmp.Or(peer.BFD, "-")
 			if !s.Live {
-				state, why = "-", fmt.Sprintf("the instance was last heard of %s ago", age(now, &s.Heard))
+				state, bfd, why = "-", "-", fmt.Sprintf("the instance was last heard of %s ago", age(now, &s.Heard))
 			}
 			name := peer.Name
 			if a := peer.Address; a.IsValid() && a.String() != name {
@@ -88,8 +92,8 @@ func (list allSpeaking) render(now time.Time) string {
 			if peer.AS != 0 {
 				as = strconv.FormatUint(uint64(peer.AS), 10)
 			}
-			rows = append(rows, []string{s.Node, name, as, state, age(now, &peer.Since), strconv.Itoa(peer.Routes), strconv.Itoa(peer.Flaps), strings.ReplaceAll(why, "\n", "; ")})
+			rows = append(rows, []string{s.Node, name, as, state, age(now, &peer.Since), bfd, strconv.Itoa(peer.Routes), strconv.Itoa(peer.Flaps), strings.ReplaceAll(why, "\n", "; ")})
 		}
 	}
-	return columns("", rows)
+	return rows
 }

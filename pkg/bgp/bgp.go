@@ -57,6 +57,9 @@ type Peer struct {
 	Attributes Attributes
 	// BFD says that a detector watches the peer, and tells by Lost.
 	BFD bool
+	// Unusable is why there can be no session with the peer as it is, and Lacks why it is not told of everything, found by
+	// whoever describes it; empty when there is nothing of that.
+	Unusable, Lacks string
 }
 
 // Secret is a text that is not to be printed.
@@ -143,6 +146,8 @@ func (p Peer) Validate() error {
 		errs = append(errs, fmt.Errorf("BGP peer %s: %w", p.Name, fmt.Errorf(format, args...)))
 	}
 	switch {
+	case p.Unusable != "":
+		return fmt.Errorf("BGP peer %s: %s", p.Name, p.Unusable)
 	case p.Host == "" && p.Interface == "":
 		say("it has neither an address nor an interface")
 	case p.AS == 0 && p.Host != "":

@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	up, routes *prometheus.GaugeVec
 	flaps      *prometheus.CounterVec
+	changes    *prometheus.CounterVec
 	info       *prometheus.GaugeVec
 }
 
@@ -26,12 +27,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		flaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kube_vip_bgp_session_flaps_total", Help: "BGP sessions with the peer that ended, by cause.",
 		}, []string{"peer", "cause"}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kube_vip_bgp_route_changes_total", Help: "Changes of what the peer is told: routes announced, with other attributes than before included, and withdrawn.",
+		}, []string{"peer", "change"}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kube_vip_manager_bgp_session_info", Help: "1 for the state that the BGP session with the peer is in.",
 		}, []string{"peer", "state"}),
 	}
 	if r != nil {
-		r.MustRegister(m.up, m.routes, m.flaps, m.info)
+		r.MustRegister(m.up, m.routes, m.flaps, m.changes, m.info)
 	}
 	return m
 }
@@ -67,6 +71,7 @@ func (m *metrics) show(p Peer, before, now Status) {
 func (m *metrics) forget(p Peer, now Status) {
 	m.up.DeleteLabelValues(p.Name)
 	m.routes.DeleteLabelValues(p.Name)
+	m.changes.DeletePartialMatch(prometheus.Labels{"peer": p.Name})
 	m.flaps.DeletePartialMatch(prometheus.Labels{"peer": p.Name})
 	m.info.DeletePartialMatch(prometheus.Labels{"peer": net.JoinHostPort(now.Address.String(), strconv.Itoa(int(p.Port)))})
 }

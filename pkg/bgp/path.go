@@ -99,8 +99,12 @@ func shortAS(as uint32) uint32 {
 	return as
 }
 
-// neighbor is the peer as gobgp takes it, at an address.
-func (p Peer) neighbor(at netip.Addr) *api.Peer {
+// deferral is for how many seconds after a restart gobgp waits for what a peer announces before it announces our routes
+// (RFC 4724 §4.1). Nothing of ours depends on that.
+const deferral = 1
+
+// neighbor is the peer as gobgp takes it, at an address. restarted says that this process is a new one.
+func (p Peer) neighbor(at netip.Addr, restarted bool) *api.Peer {
 	n := &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: at.WithZone("").String(), PeerAsn: p.AS, LocalAsn: p.LocalAS, AuthPassword: string(p.Password),
@@ -126,7 +130,9 @@ func (p Peer) neighbor(at netip.Addr) *api.Peer {
 		n.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(maxTTL - p.Hops + 1)}
 	}
 	if p.Restart > 0 {
-		n.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: uint32(seconds(p.Restart))}
+		n.GracefulRestart = &api.GracefulRestart{
+			Enabled: true, RestartTime: uint32(seconds(p.Restart)), LocalRestarting: restarted, DeferralTime: deferral,
+		}
 	}
 	for _, f := range []struct{ wanted, ip6 bool }{{p.IPv4, false}, {p.IPv6, true}} {
 		if f.wanted {

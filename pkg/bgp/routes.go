@@ -16,7 +16,8 @@ type route struct {
 // detail is what routes have in common: thousands have the same.
 type detail struct {
 	Attributes
-	key string // the same for details that are alike
+	leaving bool
+	key     string // the same for details that are alike
 }
 
 func (r route) equal(o route) bool {
@@ -24,10 +25,15 @@ func (r route) equal(o route) bool {
 }
 
 // routes is what a peer is to be told, by prefix: present are the VIPs of this node, in order, and of says what one of them
-// asks for, nil for nothing. VIPs that are part of one prefix are told of once, as the first of them asks.
-func routes(present []vip.VIP, of func(netip.Addr) *Attributes, p Peer, leaving bool) map[netip.Prefix]route {
+// asks for, nil for nothing. VIPs that are part of one prefix are told of once, as the first of them asks that this node
+// is not about to leave.
+func routes(present []vip.VIP, of func(netip.Addr) *Attributes, p Peer, leaving func(netip.Addr) bool) map[netip.Prefix]route {
+	type kind struct {
+		own     *Attributes
+		leaving bool
+	}
 	out := make(map[netip.Prefix]route, len(present))
-	details := map[*Attributes]*detail{}
+	details := map[kind]*detail{}
 	for _, v := range present {
 		addr := v.Addr()
 		hop, all, some := p.NextHop4, p.IPv4, 0
@@ -37,18 +43,18 @@ func routes(present []vip.VIP, of func(netip.Addr) *Attributes, p Peer, leaving 
 		if !all {
 			continue
 		}
-		own := of(addr)
-		d := details[own]
+		is := kind{of(addr), leaving(addr)}
+		d := details[is]
 		if d == nil {
-			d = &detail{Attributes: p.Attributes}
-			if own != nil {
-				d.Attributes = d.over(*own)
+			d = &detail{Attributes: p.Attributes, leaving: is.leaving}
+			if is.own != nil {
+				d.Attributes = d.over(*is.own)
 			}
-			if leaving {
+			if is.leaving {
 				d.Attributes = d.Attributes.leaving()
 			}
 			d.key = d.text()
-			details[own] = d
+			details[is] = d
 		}
 		if some = d.Aggregate4; addr.Is6() {
 			some = d.Aggregate6
@@ -58,7 +64,7 @@ func routes(present []vip.VIP, of func(netip.Addr) *Attributes, p Peer, leaving 
 			bits = some
 		}
 		prefix := netip.PrefixFrom(addr, bits).Masked()
-		if _, told := out[prefix]; !told {
+		if before, told := out[prefix]; !told || before.leaving && !d.leaving {
 			out[prefix] = route{prefix, hop, d}
 		}
 	}

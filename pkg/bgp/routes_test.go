@@ -22,18 +22,20 @@ func TestRoutes(t *testing.T) {
 	for name, c := range map[string]struct {
 		present []string
 		peer    Peer
-		leaving bool
+		leaving []string
 		want    string
 	}{
-		"nothing":                     {peer: Peer{IPv4: true}},
-		"one family":                  {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv4: true}, want: "10.0.0.9/32"},
-		"the other":                   {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv6: true}, want: "fd00::1/128"},
-		"a next hop":                  {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, NextHop4: hop}, want: "10.0.0.9/32 via 192.0.2.1"},
-		"its own besides the peer's":  {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true, Attributes: Attributes{Communities: []uint32{1}, LocalPref: &pref}}, want: "10.0.0.1/32 med 5 pref 50 [1 2]"},
-		"parts of one prefix":         {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, want: "10.0.1.0/24"},
-		"parts of the peer's prefix":  {present: []string{"10.0.0.9", "10.0.9.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 16}}, want: "10.0.0.0/16"},
-		"a length that is everything": {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 32}}, want: "10.0.0.9/32"},
-		"leaving":                     {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true}, leaving: true, want: "10.0.0.1/32 med 4294967295 pref 0 [2 1 4294901760]"},
+		"nothing":                      {peer: Peer{IPv4: true}},
+		"one family":                   {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv4: true}, want: "10.0.0.9/32"},
+		"the other":                    {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv6: true}, want: "fd00::1/128"},
+		"a next hop":                   {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, NextHop4: hop}, want: "10.0.0.9/32 via 192.0.2.1"},
+		"its own besides the peer's":   {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true, Attributes: Attributes{Communities: []uint32{1}, LocalPref: &pref}}, want: "10.0.0.1/32 med 5 pref 50 [1 2]"},
+		"parts of one prefix":          {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, want: "10.0.1.0/24"},
+		"parts of the peer's prefix":   {present: []string{"10.0.0.9", "10.0.9.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 16}}, want: "10.0.0.0/16"},
+		"a length that is everything":  {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 32}}, want: "10.0.0.9/32"},
+		"leaving":                      {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.1"}, want: "10.0.0.1/32 med 4294967295 pref 0 [2 1 4294901760]"},
+		"leaving one of two":           {present: []string{"10.0.0.1", "10.0.0.9"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.9"}, want: "10.0.0.1/32 med 5 [2 1]\n10.0.0.9/32 med 4294967295 pref 0 [4294901760]"},
+		"leaving one part of a prefix": {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.1.1"}, want: "10.0.1.0/24 med 5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var present []vip.VIP
@@ -41,7 +43,7 @@ func TestRoutes(t *testing.T) {
 				addr := netip.MustParseAddr(a)
 				present = append(present, vip.VIP{Prefix: netip.PrefixFrom(addr, addr.BitLen())})
 			}
-			got := routes(present, func(a netip.Addr) *Attributes { return own[a] }, c.peer, c.leaving)
+			got := routes(present, func(a netip.Addr) *Attributes { return own[a] }, c.peer, func(a netip.Addr) bool { return slices.Contains(c.leaving, a.String()) })
 			var lines []string
 			for _, prefix := range slices.SortedFunc(maps.Keys(got), netip.Prefix.Compare) {
 				r := got[prefix]

@@ -33,8 +33,12 @@ type session struct {
 	log  *slog.Logger
 	find func(ctx context.Context, p Peer) (netip.Addr, error)
 	told func(s *session, before, now Status) // of every change of the status
+	did  func(change string, routes int)      // counts what the peer is told
 
 	kick chan struct{} // holds at most one token: want has something that was not announced
+
+	// restarted says that this process has had no session with the peer yet, who may have our routes from an earlier one.
+	restarted bool
 
 	// tells is held while somebody is told of a change of the status, so that he hears of the last one last.
 	tells sync.Mutex
@@ -85,6 +89,8 @@ type Status struct {
 	// Error is why there is no session, or why the last one ended, and Cause its kind; empty when nothing is known of it.
 	Error string `json:"error,omitempty"`
 	Cause Cause  `json:"cause,omitempty"`
+	// Lacks is why the peer is not told of everything; empty when it is.
+	Lacks string `json:"lacks,omitempty"`
 	// Flaps counts the sessions that ended.
 	Flaps int `json:"flaps"`
 }
@@ -92,11 +98,11 @@ type Status struct {
 // Up says that there is a session.
 func (s Status) Up() bool { return s.State == StateEstablished }
 
-func newSession(p Peer, o Options, told func(s *session, before, now Status)) *session {
+func newSession(p Peer, o Options, told func(s *session, before, now Status), did func(change string, routes int)) *session {
 	return &session{
-		peer: p, log: o.Log.With("peer", p.Name), find: o.Find, told: told, kick: make(chan struct{}, 1),
+		peer: p, log: o.Log.With("peer", p.Name), find: o.Find, told: told, did: did, kick: make(chan struct{}, 1),
 		out:    map[netip.Prefix]route{},
-		status: Status{Name: p.Name, AS: p.AS, State: StateWaiting, Since: time.Now()},
+		status: Status{Name: p.Name, AS: p.AS, State: StateWaiting, Since: time.Now(), Lacks: p.Lacks},
 	}
 }
 
@@ -125,6 +131,7 @@ func (s *session) set(want map[netip.Prefix]route) {
 				s.log.Warn("route could not be withdrawn", "prefix", r.prefix.String(), "err", err)
 			}
 		}
+		s.did("withdrawn", len(gone))
 	}
 	s.table.Unlock()
 	select {
@@ -162,7 +169,7 @@ func (s *session) announceSome(ctx context.Context) bool {
 		}
 	}
 	s.mu.Unlock()
-	failed := false // what failed is tried again when something changes, and by the look every now and then
+	failed := 0 // what failed is tried again when something changes, and by the look every now and then
 	for _, r := range some {
 		path, err := r.path(s.peer)
 		if err == nil {
@@ -173,10 +180,11 @@ func (s *session) announceSome(ctx context.Context) bool {
 			s.mu.Lock()
 			delete(s.out, r.prefix)
 			s.mu.Unlock()
-			failed = true
+			failed++
 		}
 	}
-	return len(some) > 0 && !failed
+	s.did("announced", len(some)-failed)
+	return len(some) > 0 && failed == 0
 }
 
 // count notes how many routes are announced.
@@ -225,6 +233,9 @@ func (s *session) live(ctx context.Context, take func(heard func(note)) (*server
 	if err != nil {
 		return err
 	}
+	if s.restarted && s.peer.Restart > 0 {
+		s.settle(ctx)
+	}
 	b, free := take(s.heard)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -251,6 +262,33 @@ func (s *session) live(ctx context.Context, take func(heard func(note)) (*server
 		}
 	}
 	return nil
+}
+
+// settled is how long nothing has to change before a peer who has our routes from an earlier process is told that these are
+// all: what it is not told of by then it forgets.
+const settled = time.Second
+
+// settle waits until what is to be announced is there, for half of the time that the peer waits for us.
+func (s *session) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.peer.Restart/2)
+	defer cancel()
+	timer := time.NewTimer(s.peer.Restart)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		some := len(s.want) > 0
+		s.mu.Unlock()
+		if some {
+			timer.Reset(settled)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-s.kick:
+		}
+	}
 }
 
 // findPause is the time between two looks at where a peer is with whom there is no session.
@@ -287,7 +325,8 @@ func (s *session) begin(ctx context.Context, b *server.BgpServer, at netip.Addr)
 		}
 	})
 	if err == nil {
-		err = b.AddPeer(ctx, &api.AddPeerRequest{Peer: p.neighbor(at)})
+		err = b.AddPeer(ctx, &api.AddPeerRequest{Peer: p.neighbor(at, s.restarted)})
+		s.restarted = false
 	}
 	if err != nil {
 		return fmt.Errorf("begin with %s: %w", at, err)

@@ -46,10 +46,12 @@ type Speaker struct {
 	of       map[netip.Addr]*Attributes
 	past     map[netip.Addr]struct{} // of which nothing is asked any more, once they are not present
 	leaving  bool                    // who announces the same elsewhere is to be preferred
+	drained  map[netip.Addr]struct{} // likewise, of one address
 	gone     bool                    // nothing is announced any more
 	peers    []Peer
 	problems []Status // of peers that cannot be used as they are
 	sessions map[string]*running
+	met      map[string]struct{} // peers with whom there was a session, or an attempt
 	idle     []*tool
 	ctx      context.Context // of Run; nil before
 	work     sync.WaitGroup
@@ -81,7 +83,7 @@ func New(o Options) *Speaker {
 	if o.Told == nil {
 		o.Told = func(Status, Status) {}
 	}
-	return &Speaker{o: o, began: time.Now(), metrics: newMetrics(o.Registerer), described: make(chan struct{}, 1), of: map[netip.Addr]*Attributes{}, past: map[netip.Addr]struct{}{}, sessions: map[string]*running{}}
+	return &Speaker{o: o, began: time.Now(), metrics: newMetrics(o.Registerer), described: make(chan struct{}, 1), of: map[netip.Addr]*Attributes{}, past: map[netip.Addr]struct{}{}, drained: map[netip.Addr]struct{}{}, met: map[string]struct{}{}, sessions: map[string]*running{}}
 }
 
 // SetPeers says who the peers are. Sessions with peers that are the same as before go on untouched. Its error is about
@@ -118,6 +120,14 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 		s.metrics.forget(r.peer, r.now())
 	}
 	s.update(func() { s.follow() }) // routes may have other attributes now
+	for _, p := range good {
+		s.mu.Lock()
+		r := s.sessions[p.Name]
+		s.mu.Unlock()
+		if r != nil {
+			r.change(func(now *Status) { now.Lacks = p.Lacks })
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -142,9 +152,14 @@ func (s *Speaker) follow() (stopped []*running) {
 			continue
 		}
 		ctx, cancel := context.WithCancel(s.ctx)
-		r := &running{newSession(p, s.o, s.heard), cancel, make(chan struct{})}
+		did := func(change string, routes int) {
+			s.metrics.changes.WithLabelValues(p.Name, change).Add(float64(routes))
+		}
+		r := &running{newSession(p, s.o, s.heard, did), cancel, make(chan struct{})}
 		s.sessions[p.Name] = r
 		r.want = s.routes(p)
+		_, met := s.met[p.Name]
+		r.restarted, s.met[p.Name] = !met, struct{}{}
 		s.work.Go(func() {
 			defer close(r.done)
 			r.run(ctx, s.take)
@@ -157,6 +172,7 @@ func (s *Speaker) follow() (stopped []*running) {
 func same(a, b Peer) bool {
 	a.Attributes, b.Attributes = Attributes{}, Attributes{}
 	a.NextHop4, a.NextHop6, b.NextHop4, b.NextHop6 = netip.Addr{}, netip.Addr{}, netip.Addr{}, netip.Addr{}
+	a.Lacks, b.Lacks = "", ""
 	return reflect.DeepEqual(a, b)
 }
 
@@ -165,7 +181,10 @@ func (s *Speaker) routes(p Peer) map[netip.Prefix]route {
 	if s.gone {
 		return nil
 	}
-	return routes(s.present, func(a netip.Addr) *Attributes { return s.of[a] }, p, s.leaving)
+	return routes(s.present, func(a netip.Addr) *Attributes { return s.of[a] }, p, func(a netip.Addr) bool {
+		_, drained := s.drained[a]
+		return s.leaving || drained
+	})
 }
 
 // update has every peer told what it is to be told now.
@@ -237,6 +256,27 @@ func (s *Speaker) Describe(addr netip.Addr, a *Attributes) {
 	select {
 	case s.described <- struct{}{}:
 	default: // a token is there already
+	}
+}
+
+// Drain has a VIP's routes announced as the worst there are (RFC 8326), since this node is about to leave it to others; or
+// as usual again.
+func (s *Speaker) Drain(addrs []netip.Addr, on bool) {
+	s.mu.Lock()
+	changed := false
+	for _, a := range addrs {
+		if _, is := s.drained[a]; is == on {
+			continue
+		}
+		if changed = true; on {
+			s.drained[a] = struct{}{}
+		} else {
+			delete(s.drained, a)
+		}
+	}
+	s.mu.Unlock()
+	if changed {
+		s.update(func() {})
 	}
 }
 

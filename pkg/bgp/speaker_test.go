@@ -31,7 +31,7 @@ type router struct {
 }
 
 // newRouter is a router that takes sessions from us.
-func newRouter(t *testing.T, as uint32, password string, us netip.Addr) router {
+func newRouter(t *testing.T, as uint32, password string, us netip.Addr, change ...func(*api.Peer)) router {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -50,15 +50,18 @@ func newRouter(t *testing.T, as uint32, password string, us netip.Addr) router {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.StopBgp(context.Background(), &api.StopBgpRequest{}) })
-	err = r.AddPeer(t.Context(), &api.AddPeerRequest{Peer: &api.Peer{
+	peer := &api.Peer{
 		Conf:      &api.PeerConf{NeighborAddress: us.String(), PeerAsn: ourAS, AuthPassword: password},
 		State:     &api.PeerState{},
 		Transport: &api.Transport{PassiveMode: true},
 		AfiSafis: []*api.AfiSafi{
 			{Config: &api.AfiSafiConfig{Family: unicast(false), Enabled: true}}, {Config: &api.AfiSafiConfig{Family: unicast(true), Enabled: true}},
 		},
-	}})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(peer)
+	}
+	if err := r.AddPeer(t.Context(), &api.AddPeerRequest{Peer: peer}); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -189,6 +192,14 @@ func TestSpeaker(t *testing.T) {
 		t.Errorf("the session ended %d times for it", flaps)
 	}
 
+	addr := []netip.Addr{netip.MustParseAddr("198.51.100.2")}
+	s.Drain(addr, true)
+	eventually(t, "it alone is left to others", func() bool {
+		return strings.Contains(r.routes(t)["198.51.100.2/32"], fmt.Sprintf("communities [2 %d] med 4294967295", GracefulShutdown))
+	})
+	s.Drain(addr, false)
+	eventually(t, "it is not any more", func() bool { return strings.HasPrefix(r.routes(t)["198.51.100.2/32"], "communities [2] med 7 ") })
+
 	done := make(chan struct{})
 	go func() { s.Leave(t.Context(), time.Second); close(done) }()
 	eventually(t, "it is to be gone around", func() bool {
@@ -268,13 +279,21 @@ func TestSpeakerReload(t *testing.T) {
 	other.Hold = 12 * time.Second
 	_ = s.SetPeers([]Peer{other, one})
 	eventually(t, "the other has it again", func() bool { return len(b.routes(t)) == 1 && len(s.Peers()) == 2 && s.Peers()[0].Up() })
+	one.Lacks = "an address"
+	if err := s.SetPeers([]Peer{one, {Name: "secret", Unusable: "its password is not there"}}); err == nil || err.Error() != "BGP peer secret: its password is not there" {
+		t.Errorf("a peer without its password: %v", err)
+	}
+	if got := s.Peers(); len(got) != 2 || got[0].Lacks != one.Lacks || got[1].Error != "BGP peer secret: its password is not there" {
+		t.Errorf("the peers are %+v", got)
+	}
+	one.Lacks = ""
 	err := s.SetPeers([]Peer{one, {Name: "bad", Host: "192.0.2.9"}})
 	if err == nil || !strings.Contains(err.Error(), "BGP peer bad: it has no AS number") {
 		t.Errorf("a peer without an AS: %v", err)
 	}
 	eventually(t, "the other has nothing", func() bool { return len(b.routes(t)) == 0 })
 	got := s.Peers()
-	if len(got) != 2 || got[0].Name != "bad" || got[0].Error == "" || !got[1].Up() || got[1].Since != since || got[1].Flaps != 0 {
+	if len(got) != 2 || got[0].Name != "bad" || got[0].Error == "" || !got[1].Up() || got[1].Lacks != "" || got[1].Since != since || got[1].Flaps != 0 {
 		t.Errorf("the peers are %+v", got)
 	}
 }

@@ -149,13 +149,13 @@ func (p Peer) PasswordIn(data map[string][]byte) (Secret, error) {
 		if value, ok := data[key]; ok {
 			password := secretOf(value)
 			if err := checkPassword(password); err != nil {
-				return "", fmt.Errorf("peer %s: key %s of the Secret %s: %w", p, key, p.PasswordSecret.Name, err)
+				return "", fmt.Errorf("key %s of the Secret %s: %w", key, p.PasswordSecret.Name, err)
 			}
 			return password, nil
 		}
 	}
 	if p.PasswordSecret.Key != "" {
-		return "", fmt.Errorf("peer %s: the Secret %s has no key %s", p, p.PasswordSecret.Name, p.PasswordSecret.Key)
+		return "", fmt.Errorf("the Secret %s has no key %s", p.PasswordSecret.Name, p.PasswordSecret.Key)
 	}
 	return "", nil
 }

@@ -389,9 +389,9 @@ func TestPasswordIn(t *testing.T) {
 		{"none", Peer{Address: "10.0.1.1", PasswordSecret: bgp}, map[string]string{"10.0.1.2": "a"}, "", ""},
 		{"by key", Peer{Address: "10.0.1.1", PasswordSecret: SecretRef{Name: "bgp", Key: "tor"}}, map[string]string{"10.0.1.1": "a", "tor": "c\r\n"}, "c", ""},
 		{"by a key that is not there", Peer{Address: "10.0.1.1", PasswordSecret: SecretRef{Name: "bgp", Key: "tor"}}, map[string]string{"10.0.1.1": "a", "password": "b"},
-			"", "peer 10.0.1.1: the Secret bgp has no key tor"},
+			"", "the Secret bgp has no key tor"},
 		{"too long", Peer{Address: "10.0.1.1", PasswordSecret: bgp}, map[string]string{"password": strings.Repeat("s", 81)},
-			"", "peer 10.0.1.1: key password of the Secret bgp: password is longer than 80 bytes"},
+			"", "key password of the Secret bgp: password is longer than 80 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			data := map[string][]byte{}
