@@ -258,8 +258,10 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 	_, lease := leaseKey(w.c, w.c.Election.LeaseName)
 	options := cpOptions(w.c, w.log, w.registry, w.network)
 	options.Claimer, options.Mandate, options.TLS = w.table, lease, w.access.LocalTLS
+	answers := func(bool) {}
 	options.Listener = func(h cp.Health) {
 		w.access.SetLocalHealthy(h.Serving)
+		answers(h.Answers)
 		w.fit.judged(standing(h), h.Reason)
 	}
 	led := func(l ha.Lead) {
@@ -272,7 +274,12 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 	p.enlist(w)
 	if w.everywhere() {
 		everyone := ha.NewEveryone(ha.EveryoneOptions{Mandate: lease, Granter: w.table, Led: led, Log: w.log})
-		w.fit.tell, holds = w.bothTell(everyone.SetHealth), []runner{w.members, everyone}
+		leaving := &departure{
+			drain: w.c.BGP.Drain, log: w.log, tell: everyone.SetHealth,
+			mark: func(on bool) { w.routes.Drain(claimed(w.plane), on) },
+		}
+		answers = leaving.answering
+		w.fit.tell, holds = w.bothTell(leaving.set), []runner{w.members, everyone, leaving}
 	} else {
 		election := w.electControlPlane(led)
 		w.fit.tell, holds = w.bothTell(election.SetHealth), []runner{w.members, election}

@@ -65,7 +65,7 @@ func TestMetricsDoc(t *testing.T) {
 		// They have values after the first comparison with the node's addresses, which this test must not touch, and
 		// when there are pools and Services, or peers of BGP.
 		if diff := cmp.Diff([]string{"kube_vip_active_services", "kube_vip_bfd_detection_seconds", "kube_vip_bfd_packets_dropped_total",
-			"kube_vip_bfd_packets_total", "kube_vip_bfd_session_losses_total", "kube_vip_bfd_session_up", "kube_vip_bgp_routes", "kube_vip_bgp_session_flaps_total",
+			"kube_vip_bfd_packets_total", "kube_vip_bfd_session_losses_total", "kube_vip_bfd_session_up", "kube_vip_bgp_route_changes_total", "kube_vip_bgp_routes", "kube_vip_bgp_session_flaps_total",
 			"kube_vip_bgp_session_up", "kube_vip_manager_bgp_session_info", "kube_vip_pool_addresses", "kube_vip_vip_held"}, missing); diff != "" {
 			t.Errorf("metrics that are documented and that a new instance does not show (-want +got):\n%s", diff)
 		}

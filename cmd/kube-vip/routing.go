@@ -396,7 +396,7 @@ func peerOf(p config.Peer) bgp.Peer {
 		IPv4: slices.Contains(p.Families, config.FamilyIPv4), IPv6: slices.Contains(p.Families, config.FamilyIPv6),
 		NextHop4: p.NextHop.IPv4, NextHop6: p.NextHop.IPv6, BFD: p.BFD.Enable,
 		Attributes: bgp.Attributes{
-			LocalPref: p.LocalPref, MED: p.MED, Prepend: int(p.Prepend), Aggregate4: p.AggregationLength4, Aggregate6: p.AggregationLength6,
+			LocalPref: p.LocalPref, MED: p.MED, Prepend: new(uint32(p.Prepend)), Aggregate4: p.AggregationLength4, Aggregate6: p.AggregationLength6,
 		},
 	}
 	if p.Multihop && one.TTL == 0 {

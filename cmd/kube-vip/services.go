@@ -125,7 +125,7 @@ func (w *wiring) everyService(o *svc.Options) *ha.Everyone {
 		describe: w.routes.Describe, forget: w.routes.Forget, resolve: w.peers.resolve, bandwidth: w.c.BGP.LinkBandwidth,
 		asked: map[string]asked{}, users: map[netip.Addr][]string{},
 	}
-	o.Traits = t.note
+	o.Traits, o.Drain, o.Drained = t.note, w.c.BGP.Drain, w.routes.Drain
 	w.peers.renamed = func() { w.services.Review() }
 	if w.c.Services.Placement == config.PlacementLease {
 		return nil

@@ -78,8 +78,8 @@ type Attributes struct {
 	Large       []Large
 	// LocalPref is told to peers of our own AS alone (RFC 4271 §5.1.5); nil leaves it.
 	LocalPref, MED *uint32
-	// Prepend is how often our AS is in the path besides.
-	Prepend int
+	// Prepend is how often our AS is in the path besides; nil leaves it.
+	Prepend *uint32
 	// Aggregate4 and Aggregate6 are the lengths of the prefixes that VIPs are announced as part of; 0 means 32 and 128.
 	Aggregate4, Aggregate6 int
 	// Bandwidth is that of the link (draft-ietf-idr-link-bandwidth), in octets per second; 0 says nothing.
@@ -136,7 +136,7 @@ func (a Attributes) text() string {
 		}
 		return *n
 	}
-	return strings.TrimSpace(fmt.Sprintln(a.Communities, a.Large, number(a.LocalPref), number(a.MED), a.Prepend, a.Aggregate4, a.Aggregate6, a.Bandwidth))
+	return strings.TrimSpace(fmt.Sprintln(a.Communities, a.Large, number(a.LocalPref), number(a.MED), number(a.Prepend), a.Aggregate4, a.Aggregate6, a.Bandwidth))
 }
 
 // Validate says what is wrong with p, by what its user calls it.

@@ -49,8 +49,8 @@ func (r route) path(p Peer) (*api.Path, error) {
 	} else {
 		list = append(list, &api.NextHopAttribute{NextHop: hop.String()})
 	}
-	if r.Prepend > 0 && !p.internal() { // gobgp tells no peer of a path with his own AS in it
-		numbers := make([]uint32, r.Prepend)
+	if r.Prepend != nil && *r.Prepend > 0 && !p.internal() { // gobgp tells no peer of a path with his own AS in it
+		numbers := make([]uint32, *r.Prepend)
 		for i := range numbers {
 			numbers[i] = p.LocalAS
 		}

@@ -16,6 +16,7 @@ func TestRoutes(t *testing.T) {
 	hop := netip.MustParseAddr("192.0.2.1")
 	own := map[netip.Addr]*Attributes{
 		netip.MustParseAddr("10.0.0.1"): {MED: &med, Communities: []uint32{2, 1}},
+		netip.MustParseAddr("10.0.0.5"): {Prepend: new(uint32(0))},
 		netip.MustParseAddr("10.0.1.1"): {Aggregate4: 24},
 		netip.MustParseAddr("10.0.1.2"): {Aggregate4: 24, MED: &med},
 	}
@@ -25,17 +26,18 @@ func TestRoutes(t *testing.T) {
 		leaving []string
 		want    string
 	}{
-		"nothing":                      {peer: Peer{IPv4: true}},
-		"one family":                   {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv4: true}, want: "10.0.0.9/32"},
-		"the other":                    {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv6: true}, want: "fd00::1/128"},
-		"a next hop":                   {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, NextHop4: hop}, want: "10.0.0.9/32 via 192.0.2.1"},
-		"its own besides the peer's":   {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true, Attributes: Attributes{Communities: []uint32{1}, LocalPref: &pref}}, want: "10.0.0.1/32 med 5 pref 50 [1 2]"},
-		"parts of one prefix":          {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, want: "10.0.1.0/24"},
-		"parts of the peer's prefix":   {present: []string{"10.0.0.9", "10.0.9.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 16}}, want: "10.0.0.0/16"},
-		"a length that is everything":  {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 32}}, want: "10.0.0.9/32"},
-		"leaving":                      {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.1"}, want: "10.0.0.1/32 med 4294967295 pref 0 [2 1 4294901760]"},
-		"leaving one of two":           {present: []string{"10.0.0.1", "10.0.0.9"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.9"}, want: "10.0.0.1/32 med 5 [2 1]\n10.0.0.9/32 med 4294967295 pref 0 [4294901760]"},
-		"leaving one part of a prefix": {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.1.1"}, want: "10.0.1.0/24 med 5"},
+		"nothing":                           {peer: Peer{IPv4: true}},
+		"one family":                        {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv4: true}, want: "10.0.0.9/32"},
+		"the other":                         {present: []string{"10.0.0.9", "fd00::1"}, peer: Peer{IPv6: true}, want: "fd00::1/128"},
+		"a next hop":                        {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, NextHop4: hop}, want: "10.0.0.9/32 via 192.0.2.1"},
+		"its own besides the peer's":        {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true, Attributes: Attributes{Communities: []uint32{1}, LocalPref: &pref}}, want: "10.0.0.1/32 med 5 pref 50 [1 2]"},
+		"no prepend in place of the peer's": {present: []string{"10.0.0.5"}, peer: Peer{IPv4: true, Attributes: Attributes{Prepend: new(uint32(3))}}, want: "10.0.0.5/32 prepend 0"},
+		"parts of one prefix":               {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, want: "10.0.1.0/24"},
+		"parts of the peer's prefix":        {present: []string{"10.0.0.9", "10.0.9.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 16}}, want: "10.0.0.0/16"},
+		"a length that is everything":       {present: []string{"10.0.0.9"}, peer: Peer{IPv4: true, Attributes: Attributes{Aggregate4: 32}}, want: "10.0.0.9/32"},
+		"leaving":                           {present: []string{"10.0.0.1"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.1"}, want: "10.0.0.1/32 med 4294967295 pref 0 [2 1 4294901760]"},
+		"leaving one of two":                {present: []string{"10.0.0.1", "10.0.0.9"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.0.9"}, want: "10.0.0.1/32 med 5 [2 1]\n10.0.0.9/32 med 4294967295 pref 0 [4294901760]"},
+		"leaving one part of a prefix":      {present: []string{"10.0.1.1", "10.0.1.2"}, peer: Peer{IPv4: true}, leaving: []string{"10.0.1.1"}, want: "10.0.1.0/24 med 5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var present []vip.VIP
@@ -56,6 +58,9 @@ func TestRoutes(t *testing.T) {
 				}
 				if r.LocalPref != nil {
 					line += fmt.Sprint(" pref ", *r.LocalPref)
+				}
+				if r.Prepend != nil {
+					line += fmt.Sprint(" prepend ", *r.Prepend)
 				}
 				if len(r.Communities) > 0 {
 					line += fmt.Sprint(" ", r.Communities)

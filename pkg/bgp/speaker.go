@@ -213,6 +213,7 @@ func (s *Speaker) Sync(present []vip.VIP) error {
 	if !same {
 		s.update(func() {
 			s.present = present
+			maps.DeleteFunc(s.drained, func(a netip.Addr, _ struct{}) bool { return !s.has(a) })
 			for addr := range s.past {
 				if !s.has(addr) {
 					delete(s.of, addr)
@@ -259,13 +260,13 @@ func (s *Speaker) Describe(addr netip.Addr, a *Attributes) {
 	}
 }
 
-// Drain has a VIP's routes announced as the worst there are (RFC 8326), since this node is about to leave it to others; or
-// as usual again.
+// Drain has the routes of VIPs that are there announced as the worst there are (RFC 8326), since this node is about to leave
+// them to others; or as usual again. It is over when they have gone.
 func (s *Speaker) Drain(addrs []netip.Addr, on bool) {
 	s.mu.Lock()
 	changed := false
 	for _, a := range addrs {
-		if _, is := s.drained[a]; is == on {
+		if _, is := s.drained[a]; is == on || on && !s.has(a) {
 			continue
 		}
 		if changed = true; on {

@@ -150,7 +150,7 @@ func TestSpeaker(t *testing.T) {
 	s, stop := speaker(t, Options{})
 	p := r.peer(us)
 	p.IPv6, p.NextHop6 = true, netip.MustParseAddr("2001:db8::2")
-	p.Attributes = Attributes{Communities: []uint32{1}, Large: []Large{{1, 2, 3}}, Prepend: 1}
+	p.Attributes = Attributes{Communities: []uint32{1}, Large: []Large{{1, 2, 3}}, Prepend: new(uint32(1))}
 	if err := s.SetPeers([]Peer{p}); err != nil {
 		t.Fatal(err)
 	}

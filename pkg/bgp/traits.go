@@ -38,8 +38,8 @@ func (a *Attributes) take(name, value string, resolve func(s string) (value stri
 		}
 		return n, nil
 	}
-	set := func(to **uint32) error {
-		n, err := number(0, 1<<32-1)
+	set := func(to **uint32, most uint64) error {
+		n, err := number(0, most)
 		if err == nil {
 			*to = new(uint32(n))
 		}
@@ -56,13 +56,11 @@ func (a *Attributes) take(name, value string, resolve func(s string) (value stri
 	case "communities":
 		return a.communities(strings.Split(value, ","), resolve)
 	case "local-pref":
-		return set(&a.LocalPref)
+		return set(&a.LocalPref, 1<<32-1)
 	case "med":
-		return set(&a.MED)
+		return set(&a.MED, 1<<32-1)
 	case "prepend":
-		n, err := number(0, maxPrepend)
-		a.Prepend = int(n)
-		return err
+		return set(&a.Prepend, maxPrepend)
 	case "aggregation-length":
 		return length(&a.Aggregate4, 32)
 	case "aggregation-length-v6":

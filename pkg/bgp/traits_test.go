@@ -27,10 +27,11 @@ func TestParseTraits(t *testing.T) {
 		err    string
 	}{
 		"nothing":     {want: "nil"},
-		"communities": {traits: map[string]string{"communities": "rack, 65000:1,1:2:3,65000:1"}, want: "[4259840009 4259840001] [1:2:3] - - 0 0 0 0"},
+		"communities": {traits: map[string]string{"communities": "rack, 65000:1,1:2:3,65000:1"}, want: "[4259840009 4259840001] [1:2:3] - - - 0 0 0"},
 		"numbers":     {traits: map[string]string{"med": "0", "local-pref": " 50 ", "prepend": "2"}, want: "[] [] 50 0 2 0 0 0"},
-		"lengths":     {traits: map[string]string{"aggregation-length": "24", "aggregation-length-v6": "64"}, want: "[] [] - - 0 24 64 0"},
-		"too long":    {traits: map[string]string{"aggregation-length": "33", "med": "1"}, want: "[] [] - 1 0 0 0 0", err: `annotation x/aggregation-length: "33" is not a number from 1 to 32`},
+		"no prepend":  {traits: map[string]string{"prepend": "0"}, want: "[] [] - - 0 0 0 0"},
+		"lengths":     {traits: map[string]string{"aggregation-length": "24", "aggregation-length-v6": "64"}, want: "[] [] - - - 24 64 0"},
+		"too long":    {traits: map[string]string{"aggregation-length": "33", "med": "1"}, want: "[] [] - 1 - 0 0 0", err: `annotation x/aggregation-length: "33" is not a number from 1 to 32`},
 		"no number":   {traits: map[string]string{"med": "-1"}, want: "nil", err: `annotation x/med: "-1" is not a number`},
 		"no name":     {traits: map[string]string{"communities": "rock"}, want: "nil", err: "annotation x/communities: there is no community rock"},
 		"too much":    {traits: map[string]string{"communities": "65536:1"}, want: "nil", err: "from 0 to 65535"},
@@ -57,10 +58,10 @@ func FuzzParseTraits(f *testing.F) {
 	f.Add("med", "4294967296")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		a, err := ParseTraits("x/", map[string]string{name: value}, known)
-		if err == nil && a == nil && value != "0" && name != "prepend" {
+		if err == nil && a == nil {
 			t.Errorf("%s: %q is nothing, and no error", name, value)
 		}
-		if a != nil && (a.Aggregate4 < 0 || a.Aggregate4 > 32 || a.Aggregate6 < 0 || a.Aggregate6 > 128 || a.Prepend > maxPrepend) {
+		if a != nil && (a.Aggregate4 < 0 || a.Aggregate4 > 32 || a.Aggregate6 < 0 || a.Aggregate6 > 128 || a.Prepend != nil && *a.Prepend > maxPrepend) {
 			t.Errorf("%s: %q is %s", name, value, a.text())
 		}
 	})

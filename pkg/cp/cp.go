@@ -279,6 +279,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 type opinion struct {
 	verdict     verdict
 	fault, note string
+	said        bool // the fault is what the server told last
 }
 
 // probe judges the API server until ctx ends. It passes on what is new alone: at rest an answer wakes nobody up.
@@ -289,7 +290,7 @@ func (c *ControlPlane) probe(ctx context.Context, opinions chan<- opinion) {
 	probeEvery(ctx, h.Period, c.prober, func(a answer) {
 		c.metrics.probed(a)
 		j.observe(time.Now(), a.fault)
-		now := opinion{verdict: j.verdict, fault: j.fault, note: a.note}
+		now := opinion{verdict: j.verdict, fault: j.fault, note: a.note, said: j.fault != "" && a.said}
 		if a.fault != "" {
 			now.note = last.note // a note is on a server that answers
 		}
@@ -392,7 +393,7 @@ func (c *ControlPlane) claim() {
 // stale says that what is published of the places is not what they are.
 func (c *ControlPlane) stale() bool {
 	h := c.Now()
-	return !slices.Equal(h.VIPs, c.vips) || h.Able != c.able() || !h.OK && h.Reason != c.reason()
+	return !slices.Equal(h.VIPs, c.vips) || h.Able != c.able() || !h.OK && h.Reason != c.reason() || !h.Serving && h.Answers != c.api.said
 }
 
 // able says that a VIP could be put on this node now.
@@ -418,7 +419,7 @@ func (c *ControlPlane) publish() {
 	serving := c.prober == nil || c.api.verdict == healthy
 	ok := serving && c.links.verdict == healthy
 	known := c.told || ok || c.links.verdict == unhealthy || c.prober != nil && c.api.verdict == unhealthy
-	now := Health{OK: ok, Able: c.able(), Serving: serving, Note: c.api.note, VIPs: c.vips, Since: time.Now()}
+	now := Health{OK: ok, Able: c.able(), Serving: serving, Answers: !serving && c.api.said, Note: c.api.note, VIPs: c.vips, Since: time.Now()}
 	if !ok {
 		now.Reason = c.reason()
 	}
@@ -448,7 +449,7 @@ func (c *ControlPlane) publish() {
 		c.log.Info("control plane is still unhealthy on this node", "reason", now.Reason)
 		c.said = time.Now()
 	}
-	if c.listener != nil && (first || before.OK != ok || before.Able != now.Able || before.Serving != serving) {
+	if c.listener != nil && (first || before.OK != ok || before.Able != now.Able || before.Serving != serving || before.Answers != now.Answers) {
 		c.listener(now)
 	}
 }

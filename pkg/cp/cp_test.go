@@ -59,6 +59,8 @@ func (n *node) listen(h Health) {
 	switch {
 	case h.OK:
 		n.event("healthy")
+	case h.Able && h.Answers:
+		n.event("unhealthy, and answers: %s", h.Reason)
 	case h.Able:
 		n.event("unhealthy, serving %v: %s", h.Serving, h.Reason)
 	default:
@@ -158,6 +160,25 @@ func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 		}
 	}
 	return values
+}
+
+// TestAnswers: whether a server that is not well still answers is news of its own.
+func TestAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := runNode(t, nil)
+		defer n.stop()
+		time.Sleep(500 * ms)
+		n.want("0s claim cp plndr-cp-lock [10.0.0.10/32 on eth0]", "1ms healthy")
+		n.set(func() { n.fault = saidPrefix + "500" })
+		time.Sleep(500 * ms)
+		n.want("801ms unhealthy, and answers: said 500")
+		n.set(func() { n.fault = "refused" })
+		time.Sleep(500 * ms)
+		n.want("1.201s unhealthy, serving false: refused")
+		n.set(func() { n.fault = "" })
+		time.Sleep(2000 * ms)
+		n.want("2.001s healthy")
+	})
 }
 
 func TestControlPlaneServerDies(t *testing.T) {

@@ -26,6 +26,8 @@ type Health struct {
 	Able bool
 	// Serving says that the API server answers. It stays true when health is not checked.
 	Serving bool
+	// Answers says that an API server that is not well still answers: what is asked of it may succeed.
+	Answers bool
 	// Reason says why OK is false. It is empty when OK is true.
 	Reason string
 	// Note says what is unusual about a server that answers, for example that its certificate could not be
@@ -37,7 +39,7 @@ type Health struct {
 	VIPs []vip.VIP
 }
 
-// HealthListener is told of each change of OK, Able and Serving, the first verdict included, in order and by one
+// HealthListener is told of each change of OK, Able, Serving and Answers, the first verdict included, in order and by one
 // goroutine. It must not block for long: nothing is followed meanwhile.
 type HealthListener func(Health)
 
@@ -135,7 +137,9 @@ func (j *judge) hold() time.Duration {
 type answer struct {
 	// fault is empty when the server is alive; note is what is unusual about that.
 	fault, note string
-	took        time.Duration
+	// said is true of a fault that the server itself told.
+	said bool
+	took time.Duration
 }
 
 // A prober asks a server how it is.

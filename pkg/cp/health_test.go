@@ -155,6 +155,9 @@ func TestJudgeRandomWalk(t *testing.T) {
 	}
 }
 
+// saidPrefix begins a fault that the server itself told.
+const saidPrefix = "said "
+
 // A fakeProber answers as told and takes its time.
 type fakeProber struct {
 	answer func(n int) (fault string, took time.Duration)
@@ -182,7 +185,7 @@ func (f *fakeProber) probe(ctx context.Context) answer {
 	case <-time.After(took):
 	case <-ctx.Done():
 	}
-	return answer{fault: fault, took: took}
+	return answer{fault: fault, said: strings.HasPrefix(fault, saidPrefix), took: took}
 }
 
 func (f *fakeProber) wait(ctx context.Context, until time.Time) {

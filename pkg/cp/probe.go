@@ -255,7 +255,7 @@ func (p *httpProber) judge(c *conn, resp response) answer {
 	if failed := failedChecks(resp.body); len(failed) > 0 {
 		said += ": failed checks: " + strings.Join(failed, ", ")
 	}
-	return answer{fault: said}
+	return answer{fault: said, said: true}
 }
 
 func (p *httpProber) fault(t target, err error) answer {

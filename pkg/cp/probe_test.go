@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,8 +102,14 @@ func (p *httpProber) want(t testing.TB, fault, note string) answer {
 	if a.fault != fault || a.note != note {
 		t.Errorf("got  fault %q, note %q\nwant fault %q, note %q", a.fault, a.note, fault, note)
 	}
+	if said := statusText.MatchString(fault); a.said != said {
+		t.Errorf("fault %q: that the server itself told it is %t", a.fault, a.said)
+	}
 	return a
 }
+
+// statusText is a fault that is an answer with another status than 200.
+var statusText = regexp.MustCompile(`^GET [^ ]+: [1-5][0-9][0-9] `)
 
 func TestProbeHealthy(t *testing.T) {
 	ca := newCA(t)

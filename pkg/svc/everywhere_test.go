@@ -3,8 +3,11 @@ package svc
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -85,4 +88,73 @@ func TestTraits(t *testing.T) {
 	if got := traits(service("a")); got != nil {
 		t.Errorf("of none there are %v", got)
 	}
+}
+
+// TestDrain: a node that is cordoned goes on to hold for a while what others are to have.
+func TestDrain(t *testing.T) {
+	const (
+		claimed = "claim 10.1.0.7 for svc/shop/a@every node"
+		gone    = "unclaim svc/shop/a@every node"
+	)
+	synctest.Test(t, func(t *testing.T) {
+		var drained []string
+		d := &diary{}
+		j := newAssessor(t, Options{
+			Everywhere: "every node", Placement: vip.Placement{Routed: true, Detached: true}, Drain: 2 * time.Second,
+			Drained: func(addrs []netip.Addr, on bool) { drained = append(drained, fmt.Sprint(join(addrs), " ", on)) },
+		})
+		j.o.Claimer = d
+		j.links = []vip.Link{{Index: 1, Name: "lo", Loopback: true, Up: true}}
+		j.meet(Peer{Node: "n2"})
+		s := service("a", asking("10.1.0.7"), annotated(EndpointlessAnnotation, "true"))
+		nodes := func(list ...*corev1.Node) {
+			t.Helper()
+			for _, n := range list {
+				j.have(t, n)
+			}
+			j.at.members = j.muster()
+			j.see(t, s)
+		}
+		told := func(when string, want ...string) {
+			t.Helper()
+			if !slices.Equal(drained, want) {
+				t.Errorf("%s: it is told %q, want %q", when, drained, want)
+			}
+			drained = nil
+		}
+		nodes(node("n1"), node("n2"))
+		d.expect(t, claimed)
+		told("at the start")
+
+		nodes(node("n1", cordon))
+		d.expect(t)
+		told("when it is cordoned", "10.1.0.7 true")
+		time.Sleep(time.Second)
+		nodes()
+		d.expect(t)
+		time.Sleep(time.Second)
+		j.pass(t)
+		d.expect(t, gone)
+		told("in the meantime, and at its end")
+
+		nodes(node("n1"))
+		d.expect(t, claimed)
+		told("when it is back", "10.1.0.7 false")
+
+		nodes(node("n1", cordon))
+		told("when it is cordoned again", "10.1.0.7 true")
+		nodes(node("n1"))
+		time.Sleep(time.Minute)
+		j.pass(t)
+		d.expect(t, claimed, claimed)
+		told("when it is not at last", "10.1.0.7 false")
+
+		// One that shares the address may stay.
+		other := service("b", asking("10.1.0.7"), annotated(EndpointlessAnnotation, "true"), ported(81, corev1.ProtocolTCP))
+		j.see(t, other)
+		d.lines = nil
+		nodes(node("n1", cordon))
+		d.expect(t, gone)
+		told("with another Service there")
+	})
 }

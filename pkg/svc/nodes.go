@@ -300,6 +300,8 @@ func (p *Plan) elect(s *corev1.Service, at vip.Placement, selector labels.Select
 		}
 	}
 	slices.Sort(p.Nodes)
+	p.Leaves = (members[0].Barred != "" || standings[0] == wavering) && standings[0] > best &&
+		(s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal || f.Endpoints.on(members[0].Name))
 	switch {
 	case best == out && len(f.Members) > 0:
 		p.Announced, p.Nowhere, p.Reason = false, true, "no node can hold it: "+few(whys)

@@ -63,6 +63,8 @@ type Plan struct {
 	// Candidate says that this node may hold the addresses; if not, Reason says why not.
 	Candidate bool
 	Reason    string
+	// Leaves says that it may not although it could: it is to leave them to others, and need not do that at once.
+	Leaves bool
 	// Rivals are the others that may hold what has a Lease of its own, as well as this node.
 	Rivals []Member
 	// Nodes are those that hold the addresses where all do that can, by name.

@@ -94,6 +94,10 @@ type Options struct {
 	// that, and of how many ready endpoints it has on this node; of a Service that is gone it is told no address. Its
 	// error, about an annotation, is told to the Service's user. It must not block, and may be nil.
 	Traits func(service string, addrs []netip.Addr, traits map[string]string, endpoints int) error
+	// Drain is for how long a node that is cordoned, or excluded, and could serve a Service goes on to hold its addresses where
+	// every node does, and Drained is told of it at the beginning, and when it stays after all; may be nil. It must not block.
+	Drain   time.Duration
+	Drained func(addrs []netip.Addr, on bool)
 	// Also are the ports that an address has besides that is held under another mandate: no Service gets them there.
 	Also []pool.Port
 	// ReadOnly keeps the Controller from writing anything to a Service.
@@ -177,6 +181,8 @@ type entry struct {
 	placeless bool
 	nowhere   time.Time // since when no node can hold it; zero while one can
 
+	leaving time.Time // when this node has left its addresses to others; zero while it does not
+
 	exposure exposure
 	cleared  []netip.Addr // the Guard was told of
 
@@ -202,6 +208,9 @@ func New(o Options) *Controller {
 	}
 	if o.Vacant == nil {
 		o.Vacant = func() bool { return false }
+	}
+	if o.Drained == nil {
+		o.Drained = func([]netip.Addr, bool) {}
 	}
 	if o.Lacks == nil {
 		o.Lacks = func([]string) {}
@@ -651,6 +660,9 @@ func (c *Controller) forget(key string, r *entry) {
 
 // claim claims the Service's addresses, and says what keeps this node from carrying them.
 func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) error {
+	if c.lingers(key, r, p) {
+		return nil
+	}
 	byMandate := map[string][]vip.VIP{}
 	var problems []error
 	if p.Candidate {
@@ -674,6 +686,32 @@ func (c *Controller) claim(key string, s *corev1.Service, r *entry, p Plan) erro
 	}
 	r.owners = owners
 	return errors.Join(problems...)
+}
+
+// lingers says that this node goes on to hold the Service's addresses for a while, so that routers go to others first.
+func (c *Controller) lingers(key string, r *entry, p Plan) bool {
+	switch {
+	case p.Candidate && !r.leaving.IsZero():
+		r.leaving = time.Time{}
+		c.o.Drained(p.Addrs, false)
+	case p.Candidate || !p.Leaves || c.o.Drain == 0 || len(r.owners) == 0 || c.o.Everywhere == "":
+	case !r.leaving.IsZero():
+		return time.Now().Before(r.leaving)
+	case c.alone(p.Addrs):
+		r.leaving = time.Now().Add(c.o.Drain)
+		c.log.Info("this node leaves a Service to others", "service", key, "in", c.o.Drain, "why", p.Reason)
+		c.o.Drained(p.Addrs, true)
+		c.queue.AddAfter(key, c.o.Drain)
+		return true
+	}
+	return false
+}
+
+// alone says that no two Services share one of the addresses: one of them may stay.
+func (c *Controller) alone(addrs []netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return len(c.users[a]) > 1 })
 }
 
 // placement is where the Service's addresses go.
