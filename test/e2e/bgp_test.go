@@ -46,7 +46,7 @@ func startRouted(t *testing.T, kind lab.RouterKind, family lab.Family) *routed {
 		lab.Dual: {netip.MustParseAddr("10.99.0.10"), netip.MustParseAddr("fd00:99::10")},
 	}[family]
 	l := lab.New(t, lab.Options{Family: family, KubeProxy: true, VIPs: vips, Endpoint: "127.0.0.1:6443"})
-	neighbor := lab.Neighbor{AS: nodesAS, Family: family, Hold: bgpHold, Keepalive: bgpHold / 3, Passive: true}
+	neighbor := lab.Neighbor{AS: nodesAS, Family: family, Hold: bgpHold, Keepalive: bgpHold / 3, Passive: true, GracefulRestart: true}
 	if family == lab.IPv4 {
 		neighbor.Password = "secret"
 	}
@@ -202,6 +202,7 @@ func TestBGP(t *testing.T) {
 				{"the API server is killed", bgpAPIKilled},
 				{"instances are rolled", bgpRolled},
 				{"the instance is killed", bgpKilled},
+				{"a new process takes the place of one that was killed", bgpRestarted},
 				{"the session is reset", bgpReset},
 				{"the node vanishes", bgpVanishes},
 			} {
@@ -376,14 +377,28 @@ func (r *routed) steady(t *testing.T) (still func()) {
 	}
 }
 
-// bgpCordoned: Services leave a cordoned node, the control plane's VIP does not.
+// gracefulShutdown asks for other routes to be used (RFC 8326).
+const gracefulShutdown = "65535:0"
+
+// bgpCordoned: Services leave a cordoned node, by steps, the control plane's VIP does not.
 func bgpCordoned(t *testing.T, r *routed) {
 	addrs := r.remote(4)
 	r.create(t, "cordoned", addrs)
 	r.everyone(t, addrs...)
 	n := r.Nodes[1]
 	r.setNode(t, n, cordoned(true))
+	for _, a := range addrs {
+		eventually(t, "the router is asked to go elsewhere", func() (bool, error) {
+			routes, err := r.router.Routes(within(t, patience), netip.PrefixFrom(a, a.BitLen()))
+			marked := func(route lab.Route) bool { return slices.Contains(route.Communities, gracefulShutdown) }
+			return len(routes) == len(r.Nodes) && slices.ContainsFunc(routes, marked), err
+		})
+	}
 	r.routes(t, addrs, r.but(n)...)
+	eventually(t, "the route is withdrawn", func() (bool, error) {
+		routes, err := r.router.Routes(within(t, patience), netip.PrefixFrom(addrs[0], addrs[0].BitLen()))
+		return len(routes) == len(r.Nodes)-1, err
+	})
 	r.everyone(t, r.VIPs...)
 	r.setNode(t, n, cordoned(false))
 	r.everyone(t, addrs...)
@@ -409,9 +424,13 @@ func bgpTold(t *testing.T, r *routed) {
 		Node  string
 		Live  bool
 		Peers []struct {
-			State  string
-			Routes int
+			State, BFD string
+			Routes     int
 		}
+	}
+	detection := ""
+	if len(r.VIPs) > 1 {
+		detection = fmt.Sprintf("Up (detection %s)", bfdMultiplier*bfdInterval)
 	}
 	eventually(t, "all nodes tell of their sessions", func() (bool, error) {
 		if err := json.Unmarshal([]byte(run("status", "bgp", "-o", "json")), &told); err != nil {
@@ -419,7 +438,7 @@ func bgpTold(t *testing.T, r *routed) {
 		}
 		up := 0
 		for _, one := range told {
-			if one.Live && len(one.Peers) == 1 && one.Peers[0].State == "Established" && one.Peers[0].Routes >= len(r.VIPs) {
+			if one.Live && len(one.Peers) == 1 && one.Peers[0].State == "Established" && one.Peers[0].Routes >= len(r.VIPs) && one.Peers[0].BFD == detection {
 				up++
 			}
 		}
@@ -429,7 +448,8 @@ func bgpTold(t *testing.T, r *routed) {
 		t.Errorf("status bgp does not list %d sessions", len(r.Nodes))
 	}
 	out := run("explain", "service", service.Namespace+"/"+service.Name)
-	if !strings.Contains(out, "announced by "+strings.Join(names(r.Nodes), "; ")+": "+spaced(addrs)) || strings.Contains(out, "but:") {
+	if !strings.Contains(out, "announced by "+strings.Join(names(r.Nodes), "; ")+": "+spaced(addrs)) || strings.Contains(out, "but:") ||
+		strings.Count(out, "Established") != len(r.Nodes) {
 		t.Error("explain does not say that all nodes announce it, or has doubts")
 	}
 }
@@ -533,6 +553,50 @@ func bgpKilled(t *testing.T, r *routed) {
 	r.everyone(t, r.VIPs...)
 }
 
+// bgpRestarted: with graceful restart the router goes by the node all the while (RFC 4724).
+func bgpRestarted(t *testing.T, r *routed) {
+	n := r.Nodes[0]
+	again := func(o lab.PodOptions) {
+		t.Helper()
+		if err := r.pods[n].Stop(); err != nil {
+			t.Error(err)
+		}
+		r.routes(t, r.VIPs, r.but(n)...)
+		r.run(t, n, o)
+		r.everyone(t, r.VIPs...)
+	}
+	options := r.options(n)
+	options.Env = append(options.Env, "bgp_graceful_restart=true", "bgp_hold_time=60")
+	again(options)
+	watch, err := r.router.WatchRoutes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	before, err := r.router.Sessions(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.pods[n].Kill(); err != nil { // and the kubelet starts it again
+		t.Fatal(err)
+	}
+	eventually(t, "there is another session, and all routes", func() (bool, error) {
+		now, err := r.router.Sessions(within(t, patience))
+		flapped := slices.ContainsFunc(now, func(s lab.Session) bool {
+			return s.Established() && slices.ContainsFunc(before, func(o lab.Session) bool { return o.Peer == s.Peer && o.Flaps < s.Flaps })
+		})
+		return flapped, err
+	})
+	for _, v := range r.VIPs {
+		for _, e := range watch.Events(netip.PrefixFrom(v, v.BitLen())) {
+			if len(e.NextHops) < len(r.Nodes) {
+				t.Errorf("the router's kernel does not go by all nodes all the while: %s", e)
+			}
+		}
+	}
+	again(r.options(n))
+}
+
 // bgpReset: a session that the router resets is there again.
 func bgpReset(t *testing.T, r *routed) {
 	n := r.Nodes[1]
@@ -542,6 +606,19 @@ func bgpReset(t *testing.T, r *routed) {
 	}
 	r.routes(t, r.VIPs, r.but(n)...)
 	began := time.Now()
+	client, err := r.Kube()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the Node's Events tell of it", func() (bool, error) {
+		list, err := client.CoreV1().Events(metav1.NamespaceDefault).List(within(t, patience), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + n.Name})
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(list.Items, func(e corev1.Event) bool {
+			return e.Reason == "BGPSessionDown" && e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, "the peer says: Administrative Reset")
+		}) && slices.ContainsFunc(list.Items, func(e corev1.Event) bool { return e.Reason == "BGPSessionUp" }), nil
+	})
 	r.everyone(t, r.VIPs...)
 	t.Logf("it is there again after %s", time.Since(began).Round(time.Millisecond))
 	if failed, moved, attempts := stop(); failed > 0 || moved > attempts/20 {
