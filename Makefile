@@ -17,9 +17,38 @@ export KUBE_VIP_LAB_PARTS ?= $(PARTS)
 export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
 
 # grpcnotrace: gobgp brings gRPC along, whose traces have the linker keep every method of every type, 20 MB of them.
+GO_BUILD := CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -ldflags "-s -w"
+
 .PHONY: build
 build: ## the program: one static binary, bin/kube-vip
-	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -ldflags "-s -w" -o bin/kube-vip ./cmd/kube-vip
+	$(GO_BUILD) -o bin/kube-vip ./cmd/kube-vip
+
+# What the image is for, what it is called (with a tag, or the version is the tag), and where its source is (a URL).
+PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/v7 linux/ppc64le linux/s390x
+IMAGE     ?= ghcr.io/kube-vip/kube-vip
+SOURCE    ?=
+
+comma     := ,
+platforms := $(subst $(comma), ,$(PLATFORMS))
+
+.PHONY: image
+image: bin/image $(platforms:%=bin/%/kube-vip) ## bin/kube-vip-image.tar, for every container engine; PLATFORMS=linux/amd64 for one platform (docs/image.md)
+	bin/image -image "$(IMAGE)" -source "$(SOURCE)" -binaries bin -output bin/kube-vip-image.tar $(platforms)
+
+# The levels of the instruction sets are the default ones, whatever the environment says: part of what makes two builds the same.
+.PHONY: $(platforms:%=bin/%/kube-vip)
+$(platforms:%=bin/%/kube-vip): bin/%/kube-vip:
+	GOOS=$(word 1,$(subst /, ,$*)) GOARCH=$(word 2,$(subst /, ,$*)) GOARM=$(patsubst v%,%,$(word 3,$(subst /, ,$*))) \
+	  GOAMD64=v1 GOARM64=v8.0 GOPPC64=power8 $(GO_BUILD) -o $@ ./cmd/kube-vip
+
+.PHONY: bin/image
+bin/image:
+	cd build/image && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
+
+# The image's CA certificates alone, for the Dockerfile.
+.PHONY: bin/ca-certificates.crt
+bin/ca-certificates.crt: bin/image
+	bin/image -certificates $@
 
 .PHONY: parts
 parts: $(addprefix $(PARTS)/,etcd kube-apiserver kubeadm kube-proxy) ## etcd and the parts of Kubernetes for the lab; minutes when built for the first time
@@ -54,21 +83,24 @@ tools: ## the Debian packages that the tests call: installed as root, without st
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck with all its checks
-	@files=$$(gofmt -l cmd pkg test); if [ -n "$$files" ]; then echo "gofmt these files: $$files" >&2; exit 1; fi
+	@files=$$(gofmt -l build cmd pkg test); if [ -n "$$files" ]; then echo "gofmt these files: $$files" >&2; exit 1; fi
 	go vet ./...
 	cd test/tools && go build -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck -checks all ./...
+	cd build/image && go vet ./... && $(CURDIR)/bin/staticcheck -checks all ./...
 
 .PHONY: test
 test: build parts tools ## every test; the lab's packages run one after another, for they measure time
 	@rc=0; \
 	go test -count=1 -timeout 70m $$(go list ./... | grep -v '/test/') || rc=1; \
 	go test -count=1 -timeout 70m -p 1 ./test/... || rc=1; \
+	(cd build/image && go test -count=1 ./...) || rc=1; \
 	exit $$rc
 
 .PHONY: test-short
 test-short: ## what needs neither privilege nor a control plane
 	go test -count=1 -short $$(go list ./... | grep -v '/test/') ./test/house
+	cd build/image && go test -count=1 -short ./...
 
 .PHONY: demo
 demo: build parts ## three nodes, one VIP, four ways to lose its holder; DEMOFLAGS=--help says what else

@@ -183,7 +183,7 @@ func TestBreaches(t *testing.T) {
 func TestSource(t *testing.T) {
 	dir := top(t)
 	files := 0
-	for _, room := range []string{"cmd", "pkg", "test"} {
+	for _, room := range []string{"build", "cmd", "pkg", "test"} {
 		err := filepath.WalkDir(filepath.Join(dir, room), func(path string, d os.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
 				return err
@@ -238,8 +238,8 @@ func forbidden(path string, f *ast.File) []string {
 			}
 			switch call := names[x.Name] + "." + n.Sel.Name; call {
 			case "os.Exit", "os.Environ", "os.Getenv", "os.LookupEnv":
-				if !strings.HasPrefix(path, "cmd/") {
-					found = append(found, call+" outside of cmd")
+				if !strings.HasPrefix(path, "cmd/") && !strings.HasPrefix(path, "build/") {
+					found = append(found, call+" outside of a program")
 				}
 			case "github.com/prometheus/client_golang/prometheus.DefaultRegisterer", "github.com/prometheus/client_golang/prometheus.MustRegister",
 				"net/http.DefaultServeMux", "net/http.HandleFunc", "net/http.Handle", "net/http.DefaultClient":
@@ -262,7 +262,7 @@ func (t) init() { os.Exit(1); h.HandleFunc("/", nil); os.Getenv("x") }
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"a package named utils", "func init", "os.Exit outside of cmd", "net/http.HandleFunc", "os.Getenv outside of cmd"}
+	want := []string{"a package named utils", "func init", "os.Exit outside of a program", "net/http.HandleFunc", "os.Getenv outside of a program"}
 	if diff := cmp.Diff(want, forbidden("pkg/x/x.go", f)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
