@@ -43,7 +43,7 @@ $(platforms:%=bin/%/kube-vip): bin/%/kube-vip:
 
 .PHONY: bin/image
 bin/image:
-	cd build/image && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
+	cd build/image && GOOS= GOARCH= CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(CURDIR)/$@ .
 
 # The image's CA certificates alone, for the Dockerfile.
 .PHONY: bin/ca-certificates.crt
