@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
 const testTag = "ghcr.io/kube-vip/kube-vip:v1.2.3-rc.1"
@@ -135,7 +136,7 @@ func TestArchive(t *testing.T) {
 				e.Name, e.Mode, e.Uid, e.Gid, e.Uname, e.Gname, e.ModTime, mode, testTime())
 		}
 		if digest, isBlob := strings.CutPrefix(e.Name, "blobs/sha256/"); isBlob && digest != "" {
-			if sum := v1Hash(e.content); sum != digest {
+			if sum := hexSHA256(e.content); sum != digest {
 				t.Errorf("%s has the digest %s", e.Name, sum)
 			}
 		}
@@ -181,7 +182,7 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-func v1Hash(content []byte) string {
+func hexSHA256(content []byte) string {
 	h, _, err := v1.SHA256(bytes.NewReader(content))
 	if err != nil {
 		return err.Error()
@@ -314,7 +315,10 @@ func TestRootCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var subjects []string
+	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
+		t.Fatal("crypto/x509 reads no certificate")
+	}
+	there := map[string]bool{} // by DER
 	for rest := roots; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -327,18 +331,18 @@ func TestRootCertificates(t *testing.T) {
 		if !c.IsCA {
 			t.Errorf("%s is no CA", c.Subject)
 		}
-		subjects = append(subjects, c.Subject.String())
+		there[string(block.Bytes)] = true
 	}
-	if len(subjects) < 80 {
-		t.Errorf("%d certificates only", len(subjects))
+	if len(there) < 80 {
+		t.Errorf("%d certificates only", len(there))
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
-		t.Error("crypto/x509 reads no certificate")
-	}
-	for _, s := range subjects {
-		// Trusted only for what was issued before 2026-04-15.
-		if strings.Contains(s, "Izenpe.com") {
-			t.Errorf("%s is there without its condition", s)
+	for root := range bundle.Roots() {
+		if conditional := root.Constraint != nil; there[string(root.Certificate)] == conditional {
+			c, err := x509.ParseCertificate(root.Certificate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Errorf("%s: trusted with a condition: %t; there: %t", c.Subject, conditional, there[string(root.Certificate)])
 		}
 	}
 }
@@ -491,13 +495,13 @@ func TestReproducible(t *testing.T) {
 		// What is printed is what can be compared with a published digest.
 		const line = ` +[0-9.]+ MB unpacked, [0-9.]+ MB packed, sha256:[0-9a-f]{64}\n`
 		want := regexp.MustCompile(`^linux/amd64` + line + `linux/arm/v7` + line + regexp.QuoteMeta(c.archive()) +
-			`: ghcr\.io/kube-vip/kube-vip:v1\.2\.3, [0-9.]+ MB, sha256:` + sum(archive) + `\n$`)
+			`: ghcr\.io/kube-vip/kube-vip:v1\.2\.3, [0-9.]+ MB, sha256:` + hexSHA256(archive) + `\n$`)
 		if !want.MatchString(out) {
 			t.Errorf("printed:\n%s\nwant:\n%s", out, want)
 		}
 	}
 	if !bytes.Equal(archives[0], archives[1]) {
-		t.Errorf("two clones of one commit give sha256:%s and sha256:%s", sum(archives[0]), sum(archives[1]))
+		t.Errorf("two clones of one commit give sha256:%s and sha256:%s", hexSHA256(archives[0]), hexSHA256(archives[1]))
 	}
 
 	all, _ := opened(t, archives[0])
@@ -516,8 +520,6 @@ func TestReproducible(t *testing.T) {
 		t.Errorf("the revision is %q, want a commit", r)
 	}
 }
-
-func sum(content []byte) string { return v1Hash(content) }
 
 func TestRefused(t *testing.T) {
 	c := newClone(t)
