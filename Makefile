@@ -23,10 +23,11 @@ GO_BUILD := CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -l
 build: ## the program: one static binary, bin/kube-vip
 	$(GO_BUILD) -o bin/kube-vip ./cmd/kube-vip
 
-# What the image is for, what it is called (with a tag, or the version is the tag), and where its source is (a URL).
-PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/v7 linux/ppc64le linux/s390x
-IMAGE     ?= ghcr.io/kube-vip/kube-vip
-SOURCE    ?=
+# What the image is for, what it is called (with a tag, or the version is the tag), and where its source is (a URL). All are
+# for the command line: a variable of the environment that is called so means something else.
+PLATFORMS := linux/amd64 linux/arm64 linux/arm/v7 linux/ppc64le linux/s390x
+IMAGE     := ghcr.io/kube-vip/kube-vip
+SOURCE    :=
 
 comma     := ,
 platforms := $(subst $(comma), ,$(PLATFORMS))

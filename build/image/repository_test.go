@@ -25,7 +25,7 @@ func contentOf(t *testing.T, name string) string {
 func TestNames(t *testing.T) {
 	for name, want := range map[string]string{
 		"pkg/manifest/image.go": "const DefaultImage = \"" + defaultImage + "\"\n",
-		"Makefile":              "\nIMAGE     ?= " + defaultImage + "\n",
+		"Makefile":              "\nIMAGE     := " + defaultImage + "\n",
 		"Dockerfile":            "\nENTRYPOINT [\"/kube-vip\"]\n",
 	} {
 		if !strings.Contains(contentOf(t, name), want) {
