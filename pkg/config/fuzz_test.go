@@ -104,7 +104,7 @@ func FuzzLeaseAnnotations(f *testing.F) {
 
 func FuzzPeers(f *testing.F) {
 	for _, text := range append(texts["bgppeers"], "10.0.0.1:1:p,x", "[::1:1:p", "unnumbered:eth0:1:p", ":::", "10.0.0.1:1:p::mpbgp_ipv6=2001:db8:::", "10.0.0.1:1::::mpbgp_ipv6=[::1]:true;;;",
-		"10.0.0.1:1:::;;;", "10.0.0.1:1:;;;:mpbgp_", "[fe80::1%eth0]:1", "a.b:1:mpbgp_:true") {
+		"10.0.0.1:1:::;;;", "10.0.0.1:1:;;;:mpbgp_", "[fe80::1%eth0]:1", "a.b:1:mpbgp_:true", "10.0.0A0:1:::mpbgp_nexthop;") {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

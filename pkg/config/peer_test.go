@@ -112,6 +112,9 @@ func TestPeerStrings(t *testing.T) {
 			p.Address, p.AS, p.BFD = "10.0.1.1", 1, BFD{true, 10 * ms, 10 * ms, 1}
 			four(p)
 		})},
+		// A field of mpbgp is none of bfd, be there no value in it.
+		{"10.0.1.1:1:::mpbgp_nexthop;", filled(func(p *Peer) { p.Address, p.AS = "10.0.1.1", 1; four(p) })},
+		{"10.0.1.1:1::::mpbgp_nexthop;", filled(func(p *Peer) { p.Address, p.AS = "10.0.1.1", 1; four(p) })},
 		{"10.0.1.1:1:mpbgp_x:mpbgp_y", Peer{}}, // in the places of the password and of multihop
 		{"10.0.1.1:1:mpbgp_x", filled(func(p *Peer) { p.Address, p.AS, p.Password = "10.0.1.1", 1, "mpbgp_x"; four(p) })},
 		{"10.0.1.1:1:;;;", filled(func(p *Peer) { p.Address, p.AS, p.Password = "10.0.1.1", 1, ";;;"; four(p) })},

@@ -134,8 +134,9 @@ func withPort(fields []string) []string {
 }
 
 func isMPBGP(field string) bool { return strings.HasPrefix(field, "mpbgp_") }
+
 func isBFD(field string) bool {
-	return strings.Contains(field, ";") && !strings.ContainsAny(field, "=]")
+	return strings.Contains(field, ";") && !strings.ContainsAny(field, "=]") && !isMPBGP(field)
 }
 
 // parsePeer reads one peer. The error names the field, and quotes nothing: a password may be in the wrong place.
