@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"kube-vip.io/kube-vip/pkg/vip"
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // times is when an address was heard in a form, counted from a moment.
@@ -393,11 +394,11 @@ func TestLinkDownAndUp(t *testing.T) {
 		mustSync(t, a, vips("eth0", "10.0.0.10"))
 		awaitForm(t, s, "10.0.0.10", macA(), "reply")
 		s.setUp(t, "eth0", false)
-		eventually(t, "20 failures", func() bool { return counters(t, registry)["failed ipv4 eth0"] >= 20 })
+		netns.Eventually(t, "20 failures", func() bool { return counters(t, registry)["failed ipv4 eth0"] >= 20 })
 		drain(s)
 		s.setUp(t, "eth0", true)
 		awaitForm(t, s, "10.0.0.10", macA(), "reply")
-		eventually(t, "log line", func() bool { return len(log.with("announcing on the link again")) > 0 })
+		netns.Eventually(t, "log line", func() bool { return len(log.with("announcing on the link again")) > 0 })
 		for range 20 { // at least as many as there are between two looks at the link
 			awaitForm(t, s, "10.0.0.10", macA(), "reply")
 		}
@@ -422,7 +423,7 @@ func TestNoLinkLocalAddress(t *testing.T) {
 		a := start(t, s, Options{Rate: time.Hour, Log: slog.New(log), Registerer: registry})
 		mustSync(t, a, vips("eth0", "2001:db8::10", "10.0.0.10"))
 		awaitForm(t, s, "10.0.0.10", macA(), "reply")
-		eventually(t, "10 failures", func() bool { return counters(t, registry)["failed ipv6 eth0"] >= 10 })
+		netns.Eventually(t, "10 failures", func() bool { return counters(t, registry)["failed ipv6 eth0"] >= 10 })
 		if sent := counters(t, registry)["sent ipv6 eth0"]; sent != 0 {
 			t.Errorf("%v advertisements sent", sent)
 		}
@@ -433,7 +434,7 @@ func TestNoLinkLocalAddress(t *testing.T) {
 		}
 		s.addAddr(t, "eth0", netip.MustParseAddr("fe80::a"))
 		awaitForm(t, s, "2001:db8::10", macA(), "advertisement")
-		eventually(t, "log line", func() bool { return len(log.with("INFO announced again")) > 0 })
+		netns.Eventually(t, "log line", func() bool { return len(log.with("INFO announced again")) > 0 })
 		s.setRouter(t, "eth0", true)
 		awaitForm(t, s, "2001:db8::10", macA(), "advertisement of a router")
 	})

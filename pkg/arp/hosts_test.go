@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -14,12 +12,14 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // hosts is the real segment: two network namespaces, the node's and the observer's, where a bridge joins the
 // other ends of the node's links.
 type hosts struct {
-	node, observer *namespace
+	node, observer *netns.Namespace
 	sightings      chan sighting
 	// deafen has the observer hear nothing more.
 	deafen func()
@@ -32,13 +32,9 @@ const observerMAC = "02:00:00:00:ff:01"
 
 func newHosts(t testing.TB) *hosts {
 	t.Helper()
-	h := &hosts{node: newNamespace(t), observer: newNamespace(t), sightings: make(chan sighting, 1<<16)}
-	for _, ns := range []*namespace{h.node, h.observer} {
-		// The tests say which link-local addresses there are.
-		ns.sysctl(t, "ipv6/conf/default/addr_gen_mode", "1")
-	}
+	h := &hosts{node: netns.New(t), observer: netns.New(t), sightings: make(chan sighting, 1<<16)}
 	var conn *packet.Conn
-	h.observer.must(t, func() error {
+	h.observer.Must(t, func() error {
 		mac, err := net.ParseMAC(observerMAC)
 		if err != nil {
 			return err
@@ -80,13 +76,13 @@ func newHosts(t testing.TB) *hosts {
 	return h
 }
 
-func (h *hosts) run(_ *testing.T, a *Announcer) func() error { return runner(a, h.node.spawn) }
+func (h *hosts) run(_ *testing.T, a *Announcer) func() error { return runner(a, h.node.Go) }
 
 func (h *hosts) heard() <-chan sighting { return h.sightings }
 
 func (h *hosts) wire() Wire { return Kernel{} }
 
-func (h *hosts) in(f func()) { h.node.do(f) }
+func (h *hosts) in(f func()) { h.node.Do(f) }
 
 func (h *hosts) addLink(t *testing.T, name string, mac MAC) {
 	t.Helper()
@@ -97,13 +93,8 @@ func (h *hosts) addLink(t *testing.T, name string, mac MAC) {
 func (h *hosts) join(t testing.TB, name string, mac MAC) {
 	t.Helper()
 	far := "to-" + name
-	h.node.must(t, func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.HardwareAddr = name, mac[:]
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: far, PeerNamespace: netlink.NsFd(h.observer.fd)}
-		return netlink.LinkAdd(veth)
-	})
-	h.observer.must(t, func() error {
+	netns.Lay(t, h.node, h.observer, name, far, mac[:])
+	h.observer.Must(t, func() error {
 		link, err := netlink.LinkByName(far)
 		if err != nil {
 			return err
@@ -121,18 +112,9 @@ func (h *hosts) join(t testing.TB, name string, mac MAC) {
 // settle waits until a link has its carrier, the observer's end forwards, and its bridge has heard of that.
 func (h *hosts) settle(t testing.TB, name string) {
 	t.Helper()
-	up := func(ns *namespace, name string) (up bool) {
-		ns.must(t, func() error {
-			link, err := netlink.LinkByName(name)
-			if err != nil {
-				return fmt.Errorf("link %s: %w", name, err)
-			}
-			up = link.Attrs().OperState == netlink.OperUp
-			return nil
-		})
-		return up
-	}
-	eventually(t, "carrier of "+name, func() bool { return up(h.node, name) && up(h.observer, "to-"+name) && up(h.observer, "br0") })
+	netns.Eventually(t, "carrier of "+name, func() bool {
+		return h.node.Up(t, name) && h.observer.Up(t, "to-"+name) && h.observer.Up(t, "br0")
+	})
 }
 
 func (h *hosts) delLink(t *testing.T, name string) {
@@ -157,7 +139,7 @@ func (h *hosts) setUp(t *testing.T, name string, up bool) {
 
 func (h *hosts) setRouter(t *testing.T, name string, router bool) {
 	t.Helper()
-	h.node.sysctl(t, "ipv6/conf/"+name+"/forwarding", map[bool]string{false: "0", true: "1"}[router])
+	h.node.Sysctl(t, "ipv6/conf/"+name+"/forwarding", map[bool]string{false: "0", true: "1"}[router])
 }
 
 func (h *hosts) addAddr(t *testing.T, link string, addr netip.Addr) {
@@ -179,95 +161,5 @@ func hostAddr(addr netip.Addr) *netlink.Addr {
 
 func (h *hosts) onLink(t testing.TB, name string, f func(netlink.Link) error) {
 	t.Helper()
-	h.node.must(t, func() error {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("link %s: %w", name, err)
-		}
-		return f(link)
-	})
-}
-
-// namespace is a network namespace with a thread that works in it.
-type namespace struct {
-	fd    int
-	calls chan func()
-}
-
-func newNamespace(t testing.TB) *namespace {
-	t.Helper()
-	ns := &namespace{calls: make(chan func())}
-	opened := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			ns.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		}
-		opened <- err
-		for f := range ns.calls {
-			f()
-		}
-	}()
-	t.Cleanup(func() { close(ns.calls) })
-	if err := <-opened; err != nil {
-		reason := fmt.Sprintf("no network namespace can be made here, root is needed: %v", err)
-		if os.Getenv("CI") != "" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	t.Cleanup(func() { unix.Close(ns.fd) })
-	return ns
-}
-
-// do calls f in the namespace.
-func (ns *namespace) do(f func()) {
-	done := make(chan struct{})
-	ns.calls <- func() {
-		defer close(done)
-		f()
-	}
-	<-done
-}
-
-func (ns *namespace) must(t testing.TB, f func() error) {
-	t.Helper()
-	var err error
-	ns.do(func() { err = f() })
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// spawn calls f in the namespace on a thread of its own.
-func (ns *namespace) spawn(f func()) {
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
-			panic(fmt.Sprintf("enter network namespace: %v", err))
-		}
-		f()
-	}()
-}
-
-func (ns *namespace) sysctl(t testing.TB, name, value string) {
-	t.Helper()
-	ns.must(t, func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
-}
-
-// eventually waits for a condition that nothing tells of.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within 10s: %s", what)
-		}
-	}
+	h.node.OnLink(t, name, f)
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // The layouts are those of RFC 826, RFC 8200 §3 and RFC 4861 §4.3, written out by hand; the ICMPv6 checksums were
@@ -263,9 +265,9 @@ type outcome struct {
 }
 
 // probing starts a Probe in a namespace.
-func probing(ctx context.Context, ns *namespace, p *Prober, link, addr string) <-chan outcome {
+func probing(ctx context.Context, ns *netns.Namespace, p *Prober, link, addr string) <-chan outcome {
 	done := make(chan outcome, 1)
-	ns.spawn(func() {
+	ns.Go(func() {
 		began := time.Now()
 		owner, err := p.Probe(ctx, link, netip.MustParseAddr(addr))
 		done <- outcome{owner.String(), err, time.Since(began)}
@@ -274,7 +276,7 @@ func probing(ctx context.Context, ns *namespace, p *Prober, link, addr string) <
 }
 
 // mustProbe waits for a Probe and returns its owner, "" for nobody.
-func mustProbe(t *testing.T, ns *namespace, p *Prober, link, addr string) string {
+func mustProbe(t *testing.T, ns *netns.Namespace, p *Prober, link, addr string) string {
 	t.Helper()
 	got := <-probing(t.Context(), ns, p, link, addr)
 	if got.err != nil {
@@ -293,16 +295,10 @@ func newSegment(t testing.TB) *hosts {
 }
 
 // own has the kernel of a namespace hold an address, and waits until it answers for it.
-func own(t testing.TB, ns *namespace, link, address string) {
+func own(t testing.TB, ns *netns.Namespace, link, address string) {
 	t.Helper()
 	addr := netip.MustParseAddr(address)
-	ns.must(t, func() error {
-		l, err := netlink.LinkByName(link)
-		if err != nil {
-			return fmt.Errorf("link %s: %w", link, err)
-		}
-		return netlink.AddrAdd(l, hostAddr(addr))
-	})
+	ns.AddAddr(t, link, netip.PrefixFrom(addr, addr.BitLen()).String())
 	if addr.Is4() {
 		return
 	}
@@ -311,8 +307,8 @@ func own(t testing.TB, ns *namespace, link, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, fmt.Sprintf("group %s on %s", group, link), func() (joined bool) {
-		ns.must(t, func() error {
+	netns.Eventually(t, fmt.Sprintf("group %s on %s", group, link), func() (joined bool) {
+		ns.Must(t, func() error {
 			b, err := os.ReadFile("/proc/thread-self/net/igmp6")
 			for line := range strings.Lines(string(b)) {
 				f := strings.Fields(line)
@@ -329,7 +325,7 @@ func (h *hosts) overhear(t testing.TB, f func(frame []byte) [][]byte) {
 	t.Helper()
 	var conn *packet.Conn
 	var port Port
-	h.observer.must(t, func() error {
+	h.observer.Must(t, func() error {
 		ifi, err := net.InterfaceByName("br0")
 		if err != nil {
 			return err
@@ -397,7 +393,7 @@ func nothingLeft(t testing.TB, p *Prober) func() {
 			t.Errorf("%d ears are left", ears)
 		}
 		// The goroutines that called Probe may need a moment to end.
-		eventually(t, fmt.Sprintf("no more than %d goroutines and %d descriptors", goroutines, descriptors), func() bool {
+		netns.Eventually(t, fmt.Sprintf("no more than %d goroutines and %d descriptors", goroutines, descriptors), func() bool {
 			g, d := count()
 			return g <= goroutines && d <= descriptors
 		})
@@ -614,22 +610,16 @@ func (h *hosts) macvlan(t *testing.T, name string, mac MAC) {
 	// With less than IPv6 needs, RFC 8200 §5, the kernel has no IPv6 there and joins no group.
 	h.onLink(t, name, func(l netlink.Link) error { return netlink.LinkSetMTU(l, 1200) })
 	h.onLink(t, name, netlink.LinkSetUp)
-	eventually(t, "carrier of "+name, func() (up bool) {
-		h.onLink(t, name, func(l netlink.Link) error {
-			up = l.Attrs().OperState == netlink.OperUp
-			return nil
-		})
-		return up
-	})
+	netns.Eventually(t, "carrier of "+name, func() bool { return h.node.Up(t, name) })
 }
 
 // On a VLAN the question and the answers carry its tag, which the kernel puts on and takes off; and what is said in the
 // VLAN is not said on the link below.
 func TestProbeOnVLAN(t *testing.T) {
 	h := newSegment(t)
-	vlan := func(ns *namespace, parent string) {
+	vlan := func(ns *netns.Namespace, parent string) {
 		var known bool
-		ns.must(t, func() error {
+		ns.Must(t, func() error {
 			l, err := netlink.LinkByName(parent)
 			if err != nil {
 				return err
@@ -650,7 +640,7 @@ func TestProbeOnVLAN(t *testing.T) {
 	}
 	vlan(h.node, "eth0")
 	vlan(h.observer, "br0")
-	h.observer.sysctl(t, "ipv4/conf/all/arp_ignore", "1") // each address by its own link alone
+	h.observer.Sysctl(t, "ipv4/conf/all/arp_ignore", "1") // each address by its own link alone
 	p := NewProber(ProberOptions{Interval: 30 * time.Millisecond})
 	own(t, h.observer, "br0.5", "10.0.0.10")
 	if got := mustProbe(t, h.node, p, "eth0.5", "10.0.0.10"); got != observerMAC {
@@ -668,7 +658,7 @@ func TestProbeJoinsItsGroups(t *testing.T) {
 	h := newSegment(t)
 	h.macvlan(t, "mac0", macB())
 	groups := func() (lines string) {
-		h.node.must(t, func() error {
+		h.node.Must(t, func() error {
 			b, err := os.ReadFile("/proc/thread-self/net/dev_mcast")
 			for line := range strings.Lines(string(b)) {
 				if strings.Contains(line, "mac0") {
@@ -714,11 +704,11 @@ func TestProbeJoinsItsGroups(t *testing.T) {
 	p := NewProber(ProberOptions{Interval: time.Hour})
 	first, end := context.WithCancel(t.Context())
 	one := probing(first, h.node, p, "mac0", "2001:db8::10")
-	eventually(t, "group of 2001:db8::10", func() bool { return strings.Contains(groups(), "3333ff000010") })
+	netns.Eventually(t, "group of 2001:db8::10", func() bool { return strings.Contains(groups(), "3333ff000010") })
 	during := groups()
 	second, endSecond := context.WithCancel(t.Context())
 	two := probing(second, h.node, p, "mac0", "2001:db8::11")
-	eventually(t, "group of 2001:db8::11", func() bool { return strings.Contains(groups(), "3333ff000011") })
+	netns.Eventually(t, "group of 2001:db8::11", func() bool { return strings.Contains(groups(), "3333ff000011") })
 	endSecond()
 	<-two
 	if after := groups(); after != during {
@@ -771,23 +761,12 @@ func TestProbeRefuses(t *testing.T) {
 // carrier gives a link of the node its carrier or takes it, and waits until the node knows.
 func (h *hosts) carrier(t *testing.T, name string, on bool) {
 	t.Helper()
-	h.observer.must(t, func() error {
-		far, err := netlink.LinkByName("to-" + name)
-		if err != nil {
-			return err
-		}
-		if on {
-			return netlink.LinkSetUp(far)
-		}
-		return netlink.LinkSetDown(far)
-	})
-	eventually(t, fmt.Sprintf("carrier of %s is %t", name, on), func() (ok bool) {
-		h.onLink(t, name, func(l netlink.Link) error {
-			ok = l.Attrs().OperState == netlink.OperUp == on
-			return nil
-		})
-		return ok
-	})
+	set := netlink.LinkSetDown
+	if on {
+		set = netlink.LinkSetUp
+	}
+	h.observer.OnLink(t, "to-"+name, set)
+	netns.Eventually(t, fmt.Sprintf("carrier of %s is %t", name, on), func() bool { return h.node.Up(t, name) == on })
 }
 
 // NET_RAW is what it takes, and all that it takes.
@@ -799,7 +778,7 @@ func TestProbeCapability(t *testing.T) {
 	// with probes on a thread that has no other capabilities and ends with it.
 	with := func(capabilities uint32, addr string) (got outcome) {
 		done := make(chan struct{})
-		h.node.spawn(func() {
+		h.node.Go(func() {
 			defer close(done)
 			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 			sets := [2]unix.CapUserData{{Effective: capabilities, Permitted: capabilities}}
@@ -857,7 +836,7 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 // asked waits until so many questions are posed.
 func asked(t testing.TB, p *Prober, want int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d questions", want), func() bool {
+	netns.Eventually(t, fmt.Sprintf("%d questions", want), func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		n := 0
@@ -941,7 +920,7 @@ func TestProbeLosesItsLink(t *testing.T) {
 			finish()
 			test.mend(t, h)
 			own(t, h.observer, "br0", "10.0.0.10")
-			eventually(t, "found after the link is back", func() bool {
+			netns.Eventually(t, "found after the link is back", func() bool {
 				o := <-probing(t.Context(), h.node, p, "eth0", "10.0.0.10")
 				return o.owner == observerMAC
 			})
@@ -1011,7 +990,7 @@ func TestProbeManyAtOnce(t *testing.T) {
 		return netip.MustParseAddr(fmt.Sprintf("2001:db8::1:%x", i))
 	}
 	// Every other has an owner.
-	h.observer.must(t, func() error {
+	h.observer.Must(t, func() error {
 		l, err := netlink.LinkByName("br0")
 		for i := 1; i < each-1; i += 2 {
 			err = errors.Join(err, netlink.AddrAdd(l, hostAddr(addr(0, i))), netlink.AddrAdd(l, hostAddr(addr(1, i))))
@@ -1100,7 +1079,7 @@ func TestProbeManyAtOnce(t *testing.T) {
 func (h *hosts) ear(t *testing.T, p *Prober, addr netip.Addr) *ear {
 	t.Helper()
 	e := p.join(mediumOf("eth0", addr))
-	h.node.must(t, func() error { return p.open(e) })
+	h.node.Must(t, func() error { return p.open(e) })
 	return e
 }
 

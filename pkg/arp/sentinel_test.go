@@ -14,10 +14,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"kube-vip.io/kube-vip/pkg/vip"
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // sentinelOn runs a Sentinel in a namespace until the test ends. What it tells goes to rivals.
-func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rivals chan string) {
+func sentinelOn(t *testing.T, ns *netns.Namespace, held []vip.VIP) (s *Sentinel, rivals chan string) {
 	t.Helper()
 	rivals = make(chan string, 100)
 	s = NewSentinel(SentinelOptions{Held: func() []vip.VIP { return held }, Rival: func(addr netip.Addr, mac net.HardwareAddr, _ bool) {
@@ -43,10 +44,10 @@ func sentinelOn(t *testing.T, ns *namespace, held []vip.VIP) (s *Sentinel, rival
 }
 
 // inside has a Sentinel's wire be that of a namespace.
-func inside(ns *namespace) func(func()) {
+func inside(ns *netns.Namespace) func(func()) {
 	return func(f func()) {
 		done := make(chan struct{})
-		ns.spawn(func() {
+		ns.Go(func() {
 			defer close(done)
 			f()
 		})
@@ -303,15 +304,9 @@ func TestSpread(t *testing.T) {
 }
 
 // disown has the kernel of a namespace hold an address no more.
-func disown(t *testing.T, ns *namespace, link, address string) {
+func disown(t *testing.T, ns *netns.Namespace, link, address string) {
 	t.Helper()
-	ns.must(t, func() error {
-		l, err := netlink.LinkByName(link)
-		if err != nil {
-			return err
-		}
-		return netlink.AddrDel(l, hostAddr(netip.MustParseAddr(address)))
-	})
+	ns.OnLink(t, link, func(l netlink.Link) error { return netlink.AddrDel(l, hostAddr(netip.MustParseAddr(address))) })
 }
 
 // TestSilent: a host that has a VIP and only answers is there, and he is not told to give way; nobody is silent of whom

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 func macA() MAC { return MAC{0x02, 0, 0, 0, 0, 0x0a} }
@@ -122,7 +124,7 @@ func TestWire(t *testing.T) {
 // A loopback under another name, or an interface without Ethernet addresses, is refused with the reason.
 func TestKernelOpenRefuses(t *testing.T) {
 	h := newHosts(t)
-	h.node.must(t, func() error {
+	h.node.Must(t, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "tun0"
 		tun := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN}
@@ -130,7 +132,7 @@ func TestKernelOpenRefuses(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(netlink.LinkAdd(tun), netlink.LinkSetName(lo, "loop"))
+		return errors.Join(netlink.LinkAdd(tun), netlink.LinkSetDown(lo), netlink.LinkSetName(lo, "loop"))
 	})
 	for link, want := range map[string]string{
 		"loop":             "open link loop: a loopback has no neighbours; name the interface that faces the network",
@@ -159,8 +161,8 @@ func TestNeighboursConverge(t *testing.T) {
 	h.addLink(t, "eth0", macA())
 	h.addAddr(t, "eth0", netip.MustParseAddr("fe80::a"))
 	var bridge int
-	h.observer.sysctl(t, "ipv4/conf/br0/arp_accept", "0")
-	h.observer.must(t, func() error {
+	h.observer.Sysctl(t, "ipv4/conf/br0/arp_accept", "0")
+	h.observer.Must(t, func() error {
 		link, err := netlink.LinkByName("br0")
 		if err != nil {
 			return err
@@ -189,9 +191,9 @@ func TestNeighboursConverge(t *testing.T) {
 	mustSync(t, a, vips("eth0", addrs...))
 
 	for _, addr := range addrs {
-		eventually(t, "neighbour's entry of "+addr, func() bool {
+		netns.Eventually(t, "neighbour's entry of "+addr, func() bool {
 			var got string
-			h.observer.must(t, func() error {
+			h.observer.Must(t, func() error {
 				neighbours, err := netlink.NeighList(bridge, netlink.FAMILY_ALL)
 				for _, n := range neighbours {
 					if n.IP.Equal(net.ParseIP(addr)) {

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 const ms = time.Millisecond
@@ -47,7 +49,7 @@ func (ns *namespace) detect(t testing.TB, o Options, peers ...Peer) *end {
 	e.set(t, peers...)
 	ctx, cancel := context.WithCancel(context.Background())
 	result, done := error(nil), make(chan struct{})
-	ns.spawn(func() {
+	ns.Go(func() {
 		defer close(done)
 		result = e.Run(ctx)
 	})
@@ -61,7 +63,7 @@ func (ns *namespace) detect(t testing.TB, o Options, peers ...Peer) *end {
 			t.Errorf("run: %v", err)
 		}
 	})
-	eventually(t, "it runs", func() bool { return len(e.Status()) == len(peers) })
+	netns.Eventually(t, "it runs", func() bool { return len(e.Status()) == len(peers) })
 	return e
 }
 
@@ -153,9 +155,9 @@ func TestNeighbours(t *testing.T) {
 			y.becomes(t, "a", Up)
 			mine := x.status(t, "b")
 
-			eventually(t, "the fast interval", func() bool { return x.status(t, "b").Interval == 50*ms && y.status(t, "a").Interval == 50*ms })
+			netns.Eventually(t, "the fast interval", func() bool { return x.status(t, "b").Interval == 50*ms && y.status(t, "a").Interval == 50*ms })
 			wire.forget()
-			eventually(t, "50 packets", func() bool { return len(wire.heard(tc.a)) >= 50 })
+			netns.Eventually(t, "50 packets", func() bool { return len(wire.heard(tc.a)) >= 50 })
 			for _, f := range wire.heard(tc.a) {
 				if f.p.Poll || f.p.Final || f.p.State != Up { // of before, and read late
 					continue
@@ -175,7 +177,7 @@ func TestNeighbours(t *testing.T) {
 			x.stays(t, "before anything is wrong")
 			y.stays(t, "before anything is wrong")
 			cut := time.Now()
-			b.onLink(t, eth, netlink.LinkSetDown)
+			b.OnLink(t, eth, netlink.LinkSetDown)
 			for key, e := range map[string]*end{"b": x, "a": y} {
 				c := e.becomes(t, key, Down)
 				if c.Diagnostic != DetectionTimeExpired {
@@ -187,9 +189,9 @@ func TestNeighbours(t *testing.T) {
 					t.Logf("lost after %s", took)
 				}
 			}
-			b.onLink(t, eth, netlink.LinkSetUp)
+			b.OnLink(t, eth, netlink.LinkSetUp)
 			if tc.b.IsLinkLocalUnicast() { // others are kept
-				b.addAddr(t, eth, tc.b.String()+"/64")
+				b.AddAddr(t, eth, tc.b.String()+"/64")
 			}
 			x.becomes(t, "b", Up)
 			y.becomes(t, "a", Up)
@@ -240,7 +242,7 @@ func TestIntervals(t *testing.T) {
 	y.becomes(t, "a", Up)
 	pace := func(e *end, key string, interval, detection time.Duration) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%s sends every %s", key, interval), func() bool {
+		netns.Eventually(t, fmt.Sprintf("%s sends every %s", key, interval), func() bool {
 			s := e.status(t, key)
 			return s.Interval == interval && s.Detection == detection
 		})
@@ -248,7 +250,7 @@ func TestIntervals(t *testing.T) {
 	pace(x, "b", 200*ms, 12*60*ms)
 	pace(y, "a", 60*ms, 10*200*ms)
 	wire.forget()
-	eventually(t, "20 packets", func() bool { return len(wire.heard(a4)) >= 20 })
+	netns.Eventually(t, "20 packets", func() bool { return len(wire.heard(a4)) >= 20 })
 	paced(t, wire.heard(a4), 200*ms)
 	paced(t, wire.heard(b4), 60*ms)
 	before := x.status(t, "b")
@@ -258,14 +260,14 @@ func TestIntervals(t *testing.T) {
 	x.set(t, there)
 	pace(x, "b", 300*ms, 12*50*ms)
 	pace(y, "a", 50*ms, 9*300*ms)
-	eventually(t, "an answer to the poll", func() bool {
+	netns.Eventually(t, "an answer to the poll", func() bool {
 		return slices.ContainsFunc(wire.heard(a4), func(f frame) bool {
 			return f.p.Poll && f.p.MinTx == 300*ms && f.p.MinRx == 20*ms && f.p.Multiplier == 9
 		}) &&
 			slices.ContainsFunc(wire.heard(b4), func(f frame) bool { return f.p.Final })
 	})
 	wire.forget()
-	eventually(t, "20 packets", func() bool { return len(wire.heard(a4)) >= 20 })
+	netns.Eventually(t, "20 packets", func() bool { return len(wire.heard(a4)) >= 20 })
 	paced(t, wire.heard(a4), 300*ms)
 	if frames := wire.heard(a4); slices.ContainsFunc(frames, func(f frame) bool { return f.p.Poll }) {
 		t.Error("it goes on to poll")
@@ -284,7 +286,7 @@ func TestIntervals(t *testing.T) {
 // forge sends what nobody else would.
 func (ns *namespace) forge(t testing.TB, from, to netip.Addr, multihop bool, hops int, octets []byte) {
 	t.Helper()
-	ns.must(t, func() error {
+	ns.Must(t, func() error {
 		p := Peer{Remote: to, Local: from, Multihop: multihop}
 		fd, err := dial(p, 0, 0)
 		if err != nil {
@@ -319,7 +321,7 @@ func TestTTL(t *testing.T) {
 			b.forge(t, tc.b, tc.a, false, 254, down.AppendTo(nil))
 			down.Yours = x.status(t, "b").Mine
 			b.forge(t, tc.b, tc.a, false, 254, down.AppendTo(nil))
-			eventually(t, "two drops", func() bool { return x.status(t, "b").Dropped["ttl"] == 2 })
+			netns.Eventually(t, "two drops", func() bool { return x.status(t, "b").Dropped["ttl"] == 2 })
 			x.stays(t, "a TTL of 254")
 			b.forge(t, tc.b, tc.a, false, 255, down.AppendTo(nil))
 			if c := x.becomes(t, "b", Down); c.Diagnostic != NeighborSignaledDown {
@@ -333,12 +335,12 @@ func TestTTL(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	a, b := cable(t)
 	stranger := addr("10.0.0.3")
-	b.addAddr(t, eth, "10.0.0.3/24")
+	b.AddAddr(t, eth, "10.0.0.3/24")
 	wire := b.tap(t, eth)
 	registry := prometheus.NewRegistry()
 	x := a.detect(t, Options{Registerer: registry}, fast("b", b4), Peer{Key: "far", Remote: b4, Multihop: true, MinTTL: 200, MinTx: 50 * ms, MinRx: 50 * ms, Multiplier: 10})
 	y := b.detect(t, Options{}, fast("a", a4), Peer{Key: "far", Remote: a4, Multihop: true, MinTx: 50 * ms, MinRx: 50 * ms, Multiplier: 10})
-	eventually(t, "both are up", func() bool {
+	netns.Eventually(t, "both are up", func() bool {
 		return !slices.ContainsFunc(slices.Concat(x.Status(), y.Status()), func(s Status) bool { return s.State != Up })
 	})
 	x.forget()
@@ -358,7 +360,7 @@ func TestStrangers(t *testing.T) {
 	b.forge(t, b4, a4, false, 255, p.AppendTo(nil)[:23])
 	b.forge(t, stranger, a4, true, 255, nil)
 	want := map[string]float64{"malformed": 2, "ttl": 1, "unknown_sender": 2, "unknown_session": 2, "without_a_session": 1}
-	eventually(t, "all are counted", func() bool { return cmp.Equal(want, values(t, registry, "kube_vip_bfd_packets_dropped_total")) })
+	netns.Eventually(t, "all are counted", func() bool { return cmp.Equal(want, values(t, registry, "kube_vip_bfd_packets_dropped_total")) })
 	if diff := cmp.Diff(map[string]uint64{"unknown_session": 2, "malformed": 1}, x.status(t, "b").Dropped); diff != "" {
 		t.Errorf("b (-want +got):\n%s", diff)
 	}
@@ -372,7 +374,7 @@ func TestStrangers(t *testing.T) {
 	// The wire shows what is answered, when it is for a session.
 	send(b4, true, 200, mine, AdminDown)
 	x.becomes(t, "far", Down)
-	eventually(t, "an answer", func() bool {
+	netns.Eventually(t, "an answer", func() bool {
 		return slices.ContainsFunc(wire.heard(a4), func(f frame) bool { return f.p.Final && f.p.Yours == 7 })
 	})
 }
@@ -415,7 +417,7 @@ func TestLate(t *testing.T) {
 	}}, there, fast("b6", b6))
 	y := b.detect(t, Options{}, fast("a", a4), fast("a6", a6))
 	x.becomes(t, "b6", Up)
-	eventually(t, "both are up", func() bool { return x.status(t, "b").State == Up && y.status(t, "a").Interval == 50*ms })
+	netns.Eventually(t, "both are up", func() bool { return x.status(t, "b").State == Up && y.status(t, "a").Interval == 50*ms })
 	y.set(t, fast("a", a4))
 	<-entered
 	before := x.status(t, "b")
@@ -423,9 +425,9 @@ func TestLate(t *testing.T) {
 		t.Errorf("it detects in %s", before.Detection)
 	}
 	wire.forget()
-	eventually(t, "20 packets", func() bool { return len(wire.heard(b4)) >= 20 }) // 750 ms at least
+	netns.Eventually(t, "20 packets", func() bool { return len(wire.heard(b4)) >= 20 }) // 750 ms at least
 	close(release)
-	eventually(t, "20 packets are heard", func() bool { return x.status(t, "b").In >= before.In+20 })
+	netns.Eventually(t, "20 packets are heard", func() bool { return x.status(t, "b").In >= before.In+20 })
 	after := x.status(t, "b")
 	if after.State != Up || !after.Since.Equal(before.Since) {
 		t.Errorf("it is %s (%s) since %s, and was %s since %s", after.State, after.Diagnostic, after.Since, before.State, before.Since)
@@ -437,7 +439,7 @@ func TestLate(t *testing.T) {
 func TestPorts(t *testing.T) {
 	a, b := cable(t)
 	taken := func(k kind) (is bool) {
-		a.do(func() {
+		a.Do(func() {
 			fd, err := listen(k)
 			is = err != nil
 			if err == nil {
@@ -458,7 +460,7 @@ func TestPorts(t *testing.T) {
 	becomes := func(want string) {
 		t.Helper()
 		got := ""
-		eventually(t, "it receives on "+want, func() bool { got = state(); return got == want })
+		netns.Eventually(t, "it receives on "+want, func() bool { got = state(); return got == want })
 	}
 	x := a.detect(t, Options{})
 	x.set(t, Peer{Key: "b", Remote: b4})
@@ -471,11 +473,11 @@ func TestPorts(t *testing.T) {
 	becomes("")
 
 	var other int
-	a.must(t, func() (err error) { other, err = listen(kind{}); return err })
+	a.Must(t, func() (err error) { other, err = listen(kind{}); return err })
 	b.detect(t, Options{}, fast("a", a4))
 	x.set(t, fast("b", b4))
 	want := "listen on UDP port 3784 of IPv4: bind: address already in use"
-	eventually(t, want, func() bool { return len(x.Status()) == 1 && x.status(t, "b").Fault == want })
+	netns.Eventually(t, want, func() bool { return len(x.Status()) == 1 && x.status(t, "b").Fault == want })
 	unix.Close(other)
 	x.becomes(t, "b", Up)
 	if got := x.status(t, "b").Fault; got != "" {
@@ -492,25 +494,25 @@ func TestInterfaceAnew(t *testing.T) {
 	x.becomes(t, "b", Up)
 	y.becomes(t, "a", Up)
 	before := x.status(t, "b")
-	a.onLink(t, eth, netlink.LinkDel)
+	a.OnLink(t, eth, netlink.LinkDel)
 	x.becomes(t, "b", Down)
 	want := "find interface eth0: no such device"
-	eventually(t, want, func() bool { return x.status(t, "b").Fault == want })
-	join(t, a, b, eth)
-	b.addAddr(t, eth, b4.String()+"/24")
+	netns.Eventually(t, want, func() bool { return x.status(t, "b").Fault == want })
+	netns.Join(t, a.Namespace, b.Namespace, eth)
+	b.AddAddr(t, eth, b4.String()+"/24")
 	want = "open a socket to 10.0.0.2: bind: cannot assign requested address"
-	eventually(t, want, func() bool { return x.status(t, "b").Fault == want })
-	a.addAddr(t, eth, a4.String()+"/24")
+	netns.Eventually(t, want, func() bool { return x.status(t, "b").Fault == want })
+	a.AddAddr(t, eth, a4.String()+"/24")
 	x.becomes(t, "b", Up)
 	if after := x.status(t, "b"); after.Port != before.Port || after.Mine != before.Mine || after.Fault != "" || after.Unsent == 0 {
 		t.Errorf("it is %+v, and was %+v", after, before)
 	}
 
 	// So fast that nobody sees that it was gone.
-	a.onLink(t, eth, netlink.LinkDel)
-	join(t, a, b, eth)
-	b.addAddr(t, eth, b4.String()+"/24")
-	a.addAddr(t, eth, a4.String()+"/24")
+	a.OnLink(t, eth, netlink.LinkDel)
+	netns.Join(t, a.Namespace, b.Namespace, eth)
+	b.AddAddr(t, eth, b4.String()+"/24")
+	a.AddAddr(t, eth, a4.String()+"/24")
 	x.becomes(t, "b", Down)
 	x.becomes(t, "b", Up)
 	if after := x.status(t, "b"); after.Port != before.Port || after.Mine != before.Mine {
@@ -528,7 +530,7 @@ func TestDesired(t *testing.T) {
 	up := func() bool {
 		return !slices.ContainsFunc(slices.Concat(x.Status(), y.Status()), func(s Status) bool { return s.State != Up })
 	}
-	eventually(t, "all are up", up)
+	netns.Eventually(t, "all are up", up)
 	before := x.Status()
 	if before[0].Mine == before[1].Mine || before[0].Port == before[1].Port {
 		t.Errorf("two sessions are one: %+v", before)
@@ -539,7 +541,7 @@ func TestDesired(t *testing.T) {
 	for range 3 {
 		x.set(t, fast("b6", b6), fast("b", b4))
 	}
-	eventually(t, "another order", func() bool { return x.Status()[0].Key == "b6" })
+	netns.Eventually(t, "another order", func() bool { return x.Status()[0].Key == "b6" })
 	for i, s := range x.Status() {
 		if was := before[1-i]; s.Mine != was.Mine || s.Port != was.Port || !s.Since.Equal(was.Since) {
 			t.Errorf("it is %+v, and was %+v", s, was)
@@ -562,12 +564,12 @@ func TestDesired(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	y.becomes(t, "a", Up)
-	eventually(t, "it is up again", func() bool { return len(x.Status()) == 1 && x.Status()[0].State == Up })
+	netns.Eventually(t, "it is up again", func() bool { return len(x.Status()) == 1 && x.Status()[0].State == Up })
 	if after := x.Status()[0]; after.Mine == before[0].Mine {
 		t.Error("another session has the same discriminator")
 	}
 	n := 0
-	eventually(t, "the end of the first session", func() bool {
+	netns.Eventually(t, "the end of the first session", func() bool {
 		n = 0
 		for _, f := range wire.heard(a4) {
 			if f.p.Mine == before[0].Mine && f.p.State == AdminDown {
@@ -586,7 +588,7 @@ func TestDesired(t *testing.T) {
 	if diff := cmp.Diff([]string{"in b", "out b"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	eventually(t, "metrics say 500 ms", func() bool {
+	netns.Eventually(t, "metrics say 500 ms", func() bool {
 		return cmp.Equal(values(t, registry, "kube_vip_bfd_detection_seconds"), map[string]float64{"b": 0.5})
 	})
 	y.stop()
@@ -605,8 +607,8 @@ func TestFarewell(t *testing.T) {
 	x, y := a.detect(t, Options{}, fast("b", b4)), b.detect(t, Options{}, fast("a", a4))
 	x.becomes(t, "b", Up)
 	y.becomes(t, "a", Up)
-	eventually(t, "the fast interval", func() bool { return x.status(t, "b").Interval == 50*ms })
-	b.onLink(t, eth, func(l netlink.Link) error { // which has him deaf and dumb, and the sender none the wiser
+	netns.Eventually(t, "the fast interval", func() bool { return x.status(t, "b").Interval == 50*ms })
+	b.OnLink(t, eth, func(l netlink.Link) error { // which has him deaf and dumb, and the sender none the wiser
 		address, err := netlink.ParseAddr(b4.String() + "/24")
 		if err != nil {
 			return err
@@ -651,7 +653,7 @@ func TestRealtime(t *testing.T) {
 	}
 	b.detect(t, Options{}, fast("a", a4))
 	done := make(chan struct{})
-	a.spawn(func() {
+	a.Go(func() {
 		defer close(done)
 		before := policy()
 		if err := d.Run(ctx); err != nil {

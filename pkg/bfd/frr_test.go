@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // frr is FRR's bfdd in a namespace, with a folder of its own.
@@ -51,7 +53,7 @@ func frrDaemon(t testing.TB, name string) string {
 			return path
 		}
 	}
-	missing(t, "FRR's "+name+" is missing (package frr)")
+	netns.Missing(t, "FRR's "+name+" is missing (package frr)")
 	return ""
 }
 
@@ -60,7 +62,7 @@ func newFRR(t testing.TB, ns *namespace, config string) *frr {
 	t.Helper()
 	zebra, bfdd := frrDaemon(t, "zebra"), frrDaemon(t, "bfdd")
 	if _, err := exec.LookPath("vtysh"); err != nil {
-		missing(t, "the command vtysh is missing (package frr)")
+		netns.Missing(t, "the command vtysh is missing (package frr)")
 	}
 	dir, err := os.MkdirTemp("", "bfd") // a path that is short enough for a socket's
 	if err != nil {
@@ -70,7 +72,7 @@ func newFRR(t testing.TB, ns *namespace, config string) *frr {
 	// FRR gives up root, and wants a user that its package has made.
 	owner, err := user.Lookup("frr")
 	if err != nil {
-		missing(t, "there is no user frr (package frr)")
+		netns.Missing(t, "there is no user frr (package frr)")
 	}
 	uid, _ := strconv.Atoi(owner.Uid)
 	if err := os.Chown(dir, uid, -1); err != nil {
@@ -80,9 +82,9 @@ func newFRR(t testing.TB, ns *namespace, config string) *frr {
 	f.write(t, "zebra.conf", "")
 	f.write(t, "bfdd.conf", config)
 	f.start(t, zebra, "zebra", "-K", "0")
-	eventually(t, "zebra", func() bool { return exists(f.path("zserv.api")) && exists(f.path("zebra.vty")) })
+	netns.Eventually(t, "zebra", func() bool { return exists(f.path("zserv.api")) && exists(f.path("zebra.vty")) })
 	f.bfdd = f.start(t, bfdd, "bfdd", "--bfdctl", f.path("bfdd.sock"))
-	eventually(t, "bfdd", func() bool { return exists(f.path("bfdd.vty")) })
+	netns.Eventually(t, "bfdd", func() bool { return exists(f.path("bfdd.vty")) })
 	return f
 }
 
@@ -111,7 +113,7 @@ func (f *frr) start(t testing.TB, path, name string, args ...string) *exec.Cmd {
 		"-z", f.path("zserv.api"), "--vty_socket", f.dir, "--log", "stdout"}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	f.ns.must(t, cmd.Start)
+	f.ns.Must(t, cmd.Start)
 	// As our side has it: the machine may be busy. Where that is not allowed it is left to luck.
 	_ = unix.SchedSetAttr(cmd.Process.Pid, &unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 1}, 0)
 	t.Cleanup(func() {
@@ -196,7 +198,7 @@ func TestFRR(t *testing.T) {
 	x := a.detect(t, Options{}, frrPeers(50*ms, 70*ms)...)
 	for _, f := range frrFamilies {
 		// FRR asks with each change of its timers, in its own time.
-		eventually(t, f.key+" is up", func() bool {
+		netns.Eventually(t, f.key+" is up", func() bool {
 			s := x.status(t, f.key)
 			return s.State == Up && s.Interval == 60*ms && s.Detection == 10*80*ms && s.RemoteMultiplier == 10
 		})
@@ -206,13 +208,13 @@ func TestFRR(t *testing.T) {
 			Receive: 60, Transmit: 80, Multiplier: 10, RemoteReceive: 70, RemoteTransmit: 50, RemoteMultiplier: 10,
 		}
 		got := frrPeer{}
-		eventually(t, f.key+" is up for FRR", func() bool { got = r.peer(t, f.a); return got.RemoteTransmit == 50 })
+		netns.Eventually(t, f.key+" is up for FRR", func() bool { got = r.peer(t, f.a); return got.RemoteTransmit == 50 })
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s for FRR (-want +got):\n%s", f.key, diff)
 		}
 	}
 	wire.forget()
-	eventually(t, "50 packets", func() bool { return len(wire.heard(aLocal)) >= 50 })
+	netns.Eventually(t, "50 packets", func() bool { return len(wire.heard(aLocal)) >= 50 })
 	for _, f := range frrFamilies {
 		paced(t, wire.heard(f.a), 60*ms)
 	}
@@ -220,7 +222,7 @@ func TestFRR(t *testing.T) {
 
 	x.set(t, frrPeers(200*ms, 30*ms)...)
 	for _, f := range frrFamilies {
-		eventually(t, f.key+" is slower", func() bool {
+		netns.Eventually(t, f.key+" is slower", func() bool {
 			s, there := x.status(t, f.key), r.peer(t, f.a)
 			return s.Interval == 200*ms && there.RemoteTransmit == 200 && there.RemoteReceive == 30 && there.Status == "up"
 		})
@@ -229,7 +231,7 @@ func TestFRR(t *testing.T) {
 		r.vtysh(t, "configure terminal", "bfd", fmt.Sprintf("peer %s local-address %s interface %s", f.a, f.b, eth), "transmit-interval 150", "receive-interval 300")
 	}
 	for _, f := range frrFamilies {
-		eventually(t, f.key+" is slower there", func() bool {
+		netns.Eventually(t, f.key+" is slower there", func() bool {
 			s := x.status(t, f.key)
 			return s.Interval == 300*ms && s.Detection == 10*150*ms
 		})
@@ -259,16 +261,16 @@ func TestFRR(t *testing.T) {
 		}
 	}
 	for _, f := range frrFamilies {
-		eventually(t, "as before", func() bool { return x.status(t, f.key).State == Up && x.status(t, f.key).Detection == 10*150*ms })
+		netns.Eventually(t, "as before", func() bool { return x.status(t, f.key).State == Up && x.status(t, f.key).Detection == 10*150*ms })
 	}
 	x.forget()
 	cut := time.Now()
-	a.onLink(t, eth, netlink.LinkSetDown)
+	a.OnLink(t, eth, netlink.LinkSetDown)
 	lost("the link is down", cut)
-	a.onLink(t, eth, netlink.LinkSetUp)
-	a.addAddr(t, eth, aLocal.String()+"/64") // others are kept
+	a.OnLink(t, eth, netlink.LinkSetUp)
+	a.AddAddr(t, eth, aLocal.String()+"/64") // others are kept
 	for _, f := range frrFamilies {
-		eventually(t, f.key+" is up again", func() bool {
+		netns.Eventually(t, f.key+" is up again", func() bool {
 			return x.status(t, f.key).State == Up && x.status(t, f.key).Detection == 10*150*ms && r.peer(t, f.a).Status == "up"
 		})
 	}
@@ -285,7 +287,7 @@ func TestFRRFarewell(t *testing.T) {
 	r := newFRR(t, b, frrConfig())
 	x := a.detect(t, Options{}, frrPeers(50*ms, 50*ms)...)
 	for _, f := range frrFamilies {
-		eventually(t, f.key+" is up", func() bool { return x.status(t, f.key).State == Up && r.peer(t, f.a).Status == "up" })
+		netns.Eventually(t, f.key+" is up", func() bool { return x.status(t, f.key).State == Up && r.peer(t, f.a).Status == "up" })
 	}
 	began := time.Now()
 	if err := x.stop(); err != nil {
@@ -308,29 +310,29 @@ func TestFRRFarewell(t *testing.T) {
 func TestFRRMultihop(t *testing.T) {
 	t.Parallel()
 	a, router, b := newNamespace(t), newNamespace(t), newNamespace(t)
-	join(t, a, router, eth)
-	join(t, router, b, "eth1")
+	netns.Join(t, a.Namespace, router.Namespace, eth)
+	netns.Join(t, router.Namespace, b.Namespace, "eth1")
 	for _, l := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		router.sysctl(t, l, "1")
+		router.Sysctl(t, l, "1")
 	}
 	far4, far6 := addr("10.0.1.2"), addr("fd01::2")
-	a.addAddr(t, eth, a4.String()+"/24")
-	a.addAddr(t, eth, a6.String()+"/64")
-	router.addAddr(t, eth, "10.0.0.254/24")
-	router.addAddr(t, eth, "fd00::fe/64")
-	router.addAddr(t, "eth1", "10.0.1.254/24")
-	router.addAddr(t, "eth1", "fd01::fe/64")
-	b.addAddr(t, "eth1", far4.String()+"/24")
-	b.addAddr(t, "eth1", far6.String()+"/64")
-	a.route(t, "10.0.1.0/24", addr("10.0.0.254"))
-	a.route(t, "fd01::/64", addr("fd00::fe"))
-	b.route(t, "10.0.0.0/24", addr("10.0.1.254"))
-	b.route(t, "fd00::/64", addr("fd01::fe"))
+	a.AddAddr(t, eth, a4.String()+"/24")
+	a.AddAddr(t, eth, a6.String()+"/64")
+	router.AddAddr(t, eth, "10.0.0.254/24")
+	router.AddAddr(t, eth, "fd00::fe/64")
+	router.AddAddr(t, "eth1", "10.0.1.254/24")
+	router.AddAddr(t, "eth1", "fd01::fe/64")
+	b.AddAddr(t, "eth1", far4.String()+"/24")
+	b.AddAddr(t, "eth1", far6.String()+"/64")
+	a.Route(t, "10.0.1.0/24", addr("10.0.0.254"))
+	a.Route(t, "fd01::/64", addr("fd00::fe"))
+	b.Route(t, "10.0.0.0/24", addr("10.0.1.254"))
+	b.Route(t, "fd00::/64", addr("fd01::fe"))
 
 	r := newFRR(t, b, fmt.Sprintf("bfd\n peer %s multihop local-address %s\n exit\n peer %s multihop local-address %s\n exit\n", a4, far4, a6, far6))
 	x := a.detect(t, Options{}, Peer{Key: "ipv4", Remote: far4, Multihop: true, MinTTL: 254}, Peer{Key: "ipv6", Remote: far6, Multihop: true})
 	for key, remote := range map[string]netip.Addr{"ipv4": a4, "ipv6": a6} {
-		eventually(t, key+" is up", func() bool { return x.status(t, key).State == Up && r.peer(t, remote).Status == "up" })
+		netns.Eventually(t, key+" is up", func() bool { return x.status(t, key).State == Up && r.peer(t, remote).Status == "up" })
 	}
 	x.set(t, Peer{Key: "ipv4", Remote: far4, Multihop: true, MinTTL: 255}, Peer{Key: "ipv6", Remote: far6, Multihop: true})
 	if c := x.becomes(t, "ipv4", Down); c.Diagnostic != DetectionTimeExpired || c.Dropped["ttl"] == 0 {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // patient names, in the environment, the peer of a process that does nothing but keep a session with him.
@@ -58,7 +60,7 @@ func TestStopped(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	var said bytes.Buffer
 	cmd.Stdout = &said
-	a.must(t, cmd.Start)
+	a.Must(t, cmd.Start)
 	ended := false
 	t.Cleanup(func() {
 		if !ended {
@@ -73,13 +75,13 @@ func TestStopped(t *testing.T) {
 	}
 	y := b.detect(t, Options{}, fast("a", a4))
 	y.becomes(t, "a", Up)
-	eventually(t, "the fast interval", func() bool { return y.status(t, "a").Interval == 50*ms && y.status(t, "a").RemoteState == Up })
+	netns.Eventually(t, "the fast interval", func() bool { return y.status(t, "a").Interval == 50*ms && y.status(t, "a").RemoteState == Up })
 	tell(unix.SIGSTOP)
 	wire.forget()
-	eventually(t, "20 packets to a stopped process", func() bool { return len(wire.heard(b4)) >= 20 })
+	netns.Eventually(t, "20 packets to a stopped process", func() bool { return len(wire.heard(b4)) >= 20 })
 	tell(unix.SIGCONT)
 	wire.forget()
-	eventually(t, "10 packets from it", func() bool { return len(wire.heard(a4)) >= 10 })
+	netns.Eventually(t, "10 packets from it", func() bool { return len(wire.heard(a4)) >= 10 })
 	tell(unix.SIGTERM)
 	ended = true
 	if err := cmd.Wait(); err != nil {

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // inNamespace puts the benchmark's thread into a network namespace of its own.
@@ -12,7 +14,7 @@ func inNamespace(b *testing.B) *Filter {
 	b.Helper()
 	runtime.LockOSThread() // and never unlocked
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		missing(b, "needs root: "+err.Error())
+		netns.Missing(b, "needs root: "+err.Error())
 	}
 	return New(Options{})
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 func TestSet(t *testing.T) {
@@ -66,8 +68,8 @@ func TestRepair(t *testing.T) {
 				if difference(t, n, some()) == "" {
 					t.Fatal("it changed nothing")
 				}
-				eventually(t, "repair", func() bool { return difference(t, n, some()) == "" })
-				eventually(t, "a line of log", func() bool { return j.count("level=WARN", "somebody changed our nftables table") == 1 })
+				netns.Eventually(t, "repair", func() bool { return difference(t, n, some()) == "" })
+				netns.Eventually(t, "a line of log", func() bool { return j.count("level=WARN", "somebody changed our nftables table") == 1 })
 				// And the Filter goes on from there.
 				set(t, f, []Rule{open("10.0.0.10", "81/tcp")})
 				wait(t, f)
@@ -90,7 +92,7 @@ func TestRepairAtOnce(t *testing.T) {
 				n.meddle(t, m)
 				set(t, f, some()[:2])
 				wait(t, f)
-				eventually(t, "repair", func() bool { return difference(t, n, some()[:2]) == "" })
+				netns.Eventually(t, "repair", func() bool { return difference(t, n, some()[:2]) == "" })
 			})
 		})
 	}
@@ -110,7 +112,7 @@ func TestLeftover(t *testing.T) {
 				f := New(Options{})
 				set(t, f, c.set)
 				n.start(t, f)
-				eventually(t, "no leftover", func() bool { return difference(t, n, c.set) == "" })
+				netns.Eventually(t, "no leftover", func() bool { return difference(t, n, c.set) == "" })
 			})
 		})
 	}
@@ -176,7 +178,7 @@ func TestTableComesBack(t *testing.T) {
 		set(t, f, nil)
 		wait(t, f)
 		n.meddle(t, leftTable)
-		eventually(t, "no table", func() bool { return difference(t, n, nil) == "" })
+		netns.Eventually(t, "no table", func() bool { return difference(t, n, nil) == "" })
 	})
 }
 
@@ -484,7 +486,7 @@ func TestUnprivileged(t *testing.T) {
 	f := New(Options{Log: j.logger()})
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
-	n.spawn(func() {
+	n.Go(func() {
 		// Of this thread only, which ends with it.
 		var none [2]unix.CapUserData // 64 bits, of 32 each
 		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {

@@ -90,17 +90,17 @@ func newReal(t testing.TB) realNode {
 }
 
 func (n realNode) generation() (id uint32, err error) {
-	n.do(func() { id, err = n.kernel.generation() })
+	n.Do(func() { id, err = n.kernel.generation() })
 	return id, err
 }
 
 func (n realNode) look(withElements bool) (s sight, err error) {
-	n.do(func() { s, err = n.kernel.look(withElements) })
+	n.Do(func() { s, err = n.kernel.look(withElements) })
 	return s, err
 }
 
 func (n realNode) apply(c change) (err error) {
-	n.do(func() { err = n.kernel.apply(c) })
+	n.Do(func() { err = n.kernel.apply(c) })
 	return err
 }
 
@@ -109,7 +109,7 @@ func (n realNode) meddle(t testing.TB, m meddling) {
 	n.nft(t, m.nft)
 }
 
-func (n realNode) start(t testing.TB, f *Filter) func() error { return runner(t, f, n.spawn) }
+func (n realNode) start(t testing.TB, f *Filter) func() error { return runner(t, f, n.Go) }
 
 // runner runs f until the test ends or the returned function is called.
 func runner(t testing.TB, f *Filter, spawn func(func())) func() error {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kube-vip.io/kube-vip/test/netns"
 )
 
 // network is a node and a host beside it, on one Ethernet.
@@ -47,12 +49,12 @@ var ipFamilies = []ipFamily{
 func newNetwork(t testing.TB, ports ...Port) network {
 	t.Helper()
 	n := network{newReal(t), newNamespace(t)}
-	join(t, n.node.namespace, n.host, link)
+	netns.Join(t, n.node.Namespace, n.host.Namespace, link)
 	for _, f := range ipFamilies {
-		n.node.addAddr(t, link, fmt.Sprintf("%s/%d", f.node, f.prefix))
-		n.host.addAddr(t, link, fmt.Sprintf("%s/%d", f.host, f.prefix))
+		n.node.AddAddr(t, link, fmt.Sprintf("%s/%d", f.node, f.prefix))
+		n.host.AddAddr(t, link, fmt.Sprintf("%s/%d", f.host, f.prefix))
 		for _, vip := range []netip.Addr{f.vip, f.open} {
-			n.node.addAddr(t, link, netip.PrefixFrom(vip, vip.BitLen()).String())
+			n.node.AddAddr(t, link, netip.PrefixFrom(vip, vip.BitLen()).String())
 		}
 		for _, addr := range []netip.Addr{f.node, f.vip, f.open} {
 			for _, p := range ports {
@@ -156,18 +158,18 @@ func TestBeforeTheNAT(t *testing.T) {
 			n := newNetwork(t, Port{TCP, 8080})
 			// A pod is another host, behind another link of the node.
 			pod := newNamespace(t)
-			join(t, n.node.namespace, pod, "pod0")
+			netns.Join(t, n.node.Namespace, pod.Namespace, "pod0")
 			podNode, podAddr := netip.MustParseAddr("10.244.0.1"), netip.MustParseAddr("10.244.0.2")
 			nfproto := "ip"
 			if f.vip.Is6() {
 				podNode, podAddr, nfproto = netip.MustParseAddr("fd01::1"), netip.MustParseAddr("fd01::2"), "ip6"
 			}
-			n.node.addAddr(t, "pod0", fmt.Sprintf("%s/%d", podNode, f.prefix))
-			pod.addAddr(t, "pod0", fmt.Sprintf("%s/%d", podAddr, f.prefix))
-			pod.route(t, podNode)
+			n.node.AddAddr(t, "pod0", fmt.Sprintf("%s/%d", podNode, f.prefix))
+			pod.AddAddr(t, "pod0", fmt.Sprintf("%s/%d", podAddr, f.prefix))
+			pod.Route(t, map[bool]string{true: "0.0.0.0/0", false: "::/0"}[podNode.Is4()], podNode)
 			n.host.listen(t, "tcp", netip.AddrPortFrom(f.host, 8080))
 			for _, family := range []string{"ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"} {
-				n.node.sysctl(t, family, "1")
+				n.node.Sysctl(t, family, "1")
 			}
 			// Port 80 goes to the node's own server, 443 to the host's, 81 is not declared.
 			n.node.nft(t, fmt.Sprintf(`table %[1]s proxy {
@@ -303,7 +305,7 @@ func TestReplacementUnderTraffic(t *testing.T) {
 
 			// What is sent to the closed port is never to be heard.
 			var ear net.PacketConn
-			n.node.must(t, func() (err error) {
+			n.node.Must(t, func() (err error) {
 				ear, err = net.ListenPacket("udp", netip.AddrPortFrom(f.vip, 54).String())
 				return err
 			})
