@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -328,6 +326,9 @@ func (b *bird) sessions(ctx context.Context) ([]Session, error) {
 	return sessions, nil
 }
 
+// birdTime is how BIRD writes times ("iso long us").
+const birdTime = "2006-01-02 15:04:05.999999"
+
 // birdProtocol is the line that begins a protocol: name, kind, since when, what it says of itself.
 var birdProtocol = regexp.MustCompile(`^(\S+)\s+(\S+)\s+\S+\s+(?:up|start|down|stop|flush)\s+(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?|\S+)\s*(.*)$`)
 
@@ -339,7 +340,7 @@ func birdSessions(out string) ([]Session, error) {
 		l = strings.TrimRight(l, "\n")
 		if m := birdProtocol.FindStringSubmatch(l); m != nil {
 			if in = m[2] == "BGP"; in {
-				since, err := time.ParseInLocation("2006-01-02 15:04:05.999999", m[3], time.UTC)
+				since, err := time.ParseInLocation(birdTime, m[3], time.UTC)
 				if err != nil {
 					return nil, fmt.Errorf("read %q: %w", l, err)
 				}
@@ -457,18 +458,14 @@ func birdChanges(log []byte) ([]SessionChange, error) {
 		up     bool
 		reason string
 	}
+	lines, err := logLines(log, birdLogged, birdTime)
+	if err != nil {
+		return nil, fmt.Errorf("read BIRD's log: %w", err)
+	}
 	sessions := map[string]*state{}
 	var changes []SessionChange
-	for scanner := bufio.NewScanner(bytes.NewReader(log)); scanner.Scan(); {
-		m := birdLogged.FindStringSubmatch(scanner.Text())
-		if m == nil {
-			continue
-		}
-		at, err := time.ParseInLocation("2006-01-02 15:04:05.999999", m[1], time.UTC)
-		if err != nil {
-			return nil, fmt.Errorf("read BIRD's log: %w", err)
-		}
-		name, text := m[2], m[3]
+	for _, l := range lines {
+		name, text := l.groups[0], l.groups[1]
 		s := sessions[name]
 		if s == nil {
 			s = &state{}
@@ -484,12 +481,12 @@ func birdChanges(log []byte) ([]SessionChange, error) {
 			s.peer = zoned(peer[1], peer[2])
 		case text == "BGP session established":
 			s.up, s.reason = true, ""
-			changes = append(changes, SessionChange{Time: at, Peer: s.peer, Name: name, Up: true})
+			changes = append(changes, SessionChange{Time: l.time, Peer: s.peer, Name: name, Up: true})
 		case strings.HasPrefix(text, "Received: "), strings.HasPrefix(text, "Error: "), strings.HasPrefix(text, "Connection lost"), text == "BFD session down":
 			s.reason = text
 		case text == "BGP session closed" && s.up:
 			s.up = false
-			changes = append(changes, SessionChange{Time: at, Peer: s.peer, Name: name, Reason: s.reason})
+			changes = append(changes, SessionChange{Time: l.time, Peer: s.peer, Name: name, Reason: s.reason})
 		}
 	}
 	return changes, nil

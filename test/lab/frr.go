@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -610,18 +609,15 @@ func (f *frr) changes() ([]SessionChange, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines, err := logLines(log, frrChanged, "2006/01/02 15:04:05.999999")
+	if err != nil {
+		return nil, fmt.Errorf("read bgpd's log: %w", err)
+	}
 	var changes []SessionChange
-	for scanner := bufio.NewScanner(bytes.NewReader(log)); scanner.Scan(); {
-		m := frrChanged.FindStringSubmatch(scanner.Text())
-		if m == nil {
-			continue
-		}
-		at, err := time.ParseInLocation("2006/01/02 15:04:05.000000", m[1], time.UTC)
-		if err != nil {
-			return nil, fmt.Errorf("read bgpd's log: %w", err)
-		}
-		peer, _ := netip.ParseAddr(m[2])
-		changes = append(changes, SessionChange{Time: at, Peer: peer, Name: m[2], Up: m[3] == "Up", Reason: m[4]})
+	for _, l := range lines {
+		name, became, reason := l.groups[0], l.groups[1], l.groups[2]
+		peer, _ := netip.ParseAddr(name)
+		changes = append(changes, SessionChange{Time: l.time, Peer: peer, Name: name, Up: became == "Up", Reason: reason})
 	}
 	return changes, nil
 }

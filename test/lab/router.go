@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -688,6 +690,29 @@ func (r *Router) spawn(name string, s Spec) (*Process, error) {
 }
 
 func (r *Router) logFile(name string) string { return filepath.Join(r.lab.Dir, r.Name, name+".log") }
+
+// A logLine is one of a program's log: when it was written, and the expression's groups behind the time.
+type logLine struct {
+	time   time.Time
+	groups []string
+}
+
+// logLines are those of a log that match; the expression's first group is the time, in UTC.
+func logLines(log []byte, line *regexp.Regexp, layout string) ([]logLine, error) {
+	var lines []logLine
+	for text := range strings.Lines(string(log)) {
+		m := line.FindStringSubmatch(strings.TrimSuffix(text, "\n"))
+		if m == nil {
+			continue
+		}
+		at, err := time.ParseInLocation(layout, m[1], time.UTC)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, logLine{at, m[2:]})
+	}
+	return lines, nil
+}
 
 // folder makes a folder of the router's own.
 func (r *Router) folder(name string) (string, error) {
