@@ -67,6 +67,16 @@ func (ns *namespace) detect(t testing.TB, o Options, peers ...Peer) *end {
 	return e
 }
 
+// ended is how long it took to end it.
+func (e *end) ended(t testing.TB) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if err := e.stop(); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
 func (e *end) set(t testing.TB, peers ...Peer) {
 	t.Helper()
 	if err := e.Set(peers); err != nil {
@@ -199,11 +209,7 @@ func TestNeighbours(t *testing.T) {
 				t.Errorf("it sends from port %d with discriminator %d, and did from %d with %d", got.Port, got.Mine, mine.Port, mine.Mine)
 			}
 
-			began := time.Now()
-			if err := x.stop(); err != nil {
-				t.Fatal(err)
-			}
-			took := time.Since(began)
+			took := x.ended(t)
 			if took > 5*time.Second {
 				t.Errorf("it stopped after %s", took)
 			}
@@ -616,11 +622,7 @@ func TestFarewell(t *testing.T) {
 		return netlink.AddrDel(l, address)
 	})
 	wire.forget()
-	began := time.Now()
-	if err := x.stop(); err != nil {
-		t.Fatal(err)
-	}
-	took := time.Since(began)
+	took := x.ended(t)
 	n := 0
 	for _, f := range wire.heard(a4) {
 		if f.p.State == AdminDown {

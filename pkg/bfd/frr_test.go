@@ -289,11 +289,7 @@ func TestFRRFarewell(t *testing.T) {
 	for _, f := range frrFamilies {
 		netns.Eventually(t, f.key+" is up", func() bool { return x.status(t, f.key).State == Up && r.peer(t, f.a).Status == "up" })
 	}
-	began := time.Now()
-	if err := x.stop(); err != nil {
-		t.Fatal(err)
-	}
-	took := time.Since(began)
+	took := x.ended(t)
 	t.Logf("stopped after %s", took)
 	if took > 10*time.Second { // a second at most is waited for
 		t.Errorf("it stopped after %s", took)

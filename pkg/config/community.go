@@ -122,21 +122,9 @@ type communities struct {
 }
 
 func (v communities) Set(s string) error {
-	var list []string
-	var errs []error
-	for _, part := range splitList(s) {
-		one, err := v.entry(part)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case slices.Contains(list, one):
-			errs = append(errs, fmt.Errorf("%q is given twice", one))
-		default:
-			list = append(list, one)
-		}
-	}
-	if len(errs) > 0 {
-		return oneLine(errs)
+	list, err := parseList(s, v.entry)
+	if err != nil {
+		return err
 	}
 	*v.p = list
 	return nil

@@ -13,24 +13,26 @@ import (
 	"strings"
 )
 
-func parseAddresses(s string) ([]string, error) {
-	if strings.TrimSpace(s) == "" {
-		return nil, nil
-	}
-	var list []string
+// parseList reads entries that are separated by commas, each of which may be there once; nil for none. What is wrong with
+// any of them takes one line.
+func parseList[T comparable](s string, parse func(string) (T, error)) ([]T, error) {
+	var list []T
 	var errs []error
-	for part := range strings.SplitSeq(s, ",") {
-		one, err := parseAddress(strings.TrimSpace(part))
+	for _, part := range splitList(s) {
+		one, err := parse(part)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
 		case slices.Contains(list, one):
-			errs = append(errs, fmt.Errorf("%q is given twice", one))
+			errs = append(errs, fmt.Errorf("%q is given twice", fmt.Sprint(one)))
 		default:
 			list = append(list, one)
 		}
 	}
-	return list, oneLine(errs)
+	if len(errs) > 0 {
+		return nil, oneLine(errs)
+	}
+	return list, nil
 }
 
 // parseAddress accepts what can be a VIP: an address that can be someone's, or a DNS name of one.
@@ -60,26 +62,6 @@ func parseAddress(s string) (string, error) {
 		return no("it is in 0.0.0.0/8")
 	}
 	return a.String(), nil
-}
-
-func parseRanges(s string) ([]netip.Prefix, error) {
-	if strings.TrimSpace(s) == "" {
-		return nil, nil
-	}
-	var list []netip.Prefix
-	var errs []error
-	for part := range strings.SplitSeq(s, ",") {
-		one, err := parseRange(strings.TrimSpace(part))
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case slices.Contains(list, one):
-			errs = append(errs, fmt.Errorf("%q is given twice", one))
-		default:
-			list = append(list, one)
-		}
-	}
-	return list, oneLine(errs)
 }
 
 func parseRange(s string) (netip.Prefix, error) {

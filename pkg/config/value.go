@@ -250,7 +250,7 @@ func (v address) Type() string { return "address" }
 type addresses struct{ p *[]string }
 
 func (v addresses) Set(s string) error {
-	list, err := parseAddresses(s)
+	list, err := parseList(s, parseAddress)
 	if err != nil {
 		return err
 	}
@@ -265,7 +265,7 @@ func (v addresses) Type() string   { return typeAddresses }
 type ranges struct{ p *[]netip.Prefix }
 
 func (v ranges) Set(s string) error {
-	list, err := parseRanges(s)
+	list, err := parseList(s, parseRange)
 	if err != nil {
 		return err
 	}
