@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func birdText(o RouterOptions) string {
 		if n.Source.IsValid() {
 			source = n.Source.String() + " "
 		}
-		p("  local %sport %d as %d;", source, o.Port, o.AS)
+		p("  local %sport %d as %d;", source, o.Port, cmp.Or(n.LocalAS, o.AS))
 		as := "external"
 		if n.AS != 0 {
 			as = fmt.Sprintf("as %d", n.AS)

@@ -134,7 +134,7 @@
 //	}
 //
 //	RouterOptions{Kind (FRR, BIRD), Name, AS (65000), ID, Port, MaxPaths, Announce, Neighbors, Extra}
-//	Neighbor{Addr, Range or Interface; AS, Source, Port, Password, Multihop, TTLSecurity, Passive, Hold, Keepalive, Family,
+//	Neighbor{Addr, Range or Interface; AS, LocalAS, Source, Port, Password, Multihop, TTLSecurity, Passive, Hold, Keepalive, Family,
 //		ExtendedNextHop, BFD *BFDIntervals{Transmit, Receive, Multiplier}, GracefulRestart, Extra, FamilyExtra}
 //	Lab.StartRouter(ctx, RouterOptions) (*Router, error)  // 10.10.0.200, its client 10.20.0.2; the next one .201 and 10.20.1.2
 //	Lab.NodeNeighbors(Neighbor) []Neighbor                // one for each node
@@ -142,6 +142,7 @@
 //	Router.Cable(host) (own, theirs string, err error)    // a link of their own with link-local addresses only, for "unnumbered"
 //	Router.Configure(ctx, func(*RouterOptions)) error     // while it runs; sessions of which nothing changes stay
 //	Router.Start(ctx), .Stop(), .Kill()                   // the program; Kill leaves the routes in the kernel
+//	Router.Pause(), .Resume() error                       // SIGSTOP and SIGCONT to the program
 //	Router.Routes(ctx, prefix) ([]Route{From, NextHops, ASPath, LocalPref, MED, Communities, …}, error)   // as BGP has them
 //	Router.Sessions(ctx) ([]Session{Peer, State, Since, Hold, Capabilities, Accepted, Flaps, Reason}, error), .Session(ctx, peer)
 //	Router.BFD(ctx) ([]BFDSession{Peer, State, Transmit, Detection, …}, error)
@@ -156,6 +157,7 @@
 //	GapResult{Longest, From, To, Failed, Attempts, Lag}, .String(), .Causes(), .Timeline(width), .Cells(from, to, width)
 //	Host.Capture(link) (*Capture, error)                  // ARP, NS and NA frames; Frames(), Wait(ctx, what, match), Lost(), Close()
 //	Host.CaptureFunc(link, func(Frame)) (*Capture, error) // for thousands of addresses: nothing is kept
+//	Host.CapturePackets(link, ports...) (*PacketCapture, error)   // TCP and UDP; Packets(), Wait(ctx, what, match), Close()
 //	Host.WatchAddresses() (*AddressWatch, error)          // the kernel's notifications; Events(), Err(), Close()
 //	Host.WatchAddressesFunc(func(AddressEvent)) (*AddressWatch, error)
 //	Host.WatchRoutes() (*RouteWatch, error)               // Events(prefix), Wait(ctx, since, prefix, nexthops...), Err(), Close()

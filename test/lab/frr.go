@@ -121,6 +121,9 @@ func (n Neighbor) frrLines() []frrLine {
 	default:
 		lines = append(lines, frrLine{fmt.Sprintf("neighbor %s remote-as %s", name, as), "no neighbor " + name})
 	}
+	if n.LocalAS != 0 {
+		add(fmt.Sprintf("local-as %d no-prepend replace-as", n.LocalAS), "local-as")
+	}
 	if n.Password != "" {
 		add("password "+n.Password, "password")
 	}

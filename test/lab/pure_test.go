@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -90,6 +91,56 @@ func FuzzParseFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if frame, ok := parseFrame(raw); ok && !frame.Sender.IsValid() {
 			t.Errorf("a frame without a sender: %v", frame)
+		}
+	})
+}
+
+const (
+	// BFD from 10.10.0.11 to 10.10.0.200, of which there are three bytes, with padding behind.
+	bfdFrame = `02000a0a00c8 02000a0a000b 0800 4500001f00004000 ff110000 0a0a000b 0a0a00c8 c00b0ec8 000b0000 20c803 000000`
+	// BGP from fd00::1 to fd00::2, with an option of TCP.
+	bgpFrame = `02000a0a00c8 02000a0a000b 86dd 600000000019 06 01 fd000000000000000000000000000001 fd000000000000000000000000000002
+		c00100b3 00000001 00000002 60180100 00000000 01010101 ff`
+)
+
+func TestParsePacket(t *testing.T) {
+	fragment := unhex(t, bfdFrame)
+	fragment[etherLen+6] = 0x20
+	long := unhex(t, bgpFrame)
+	long[etherLen+ipv6Len+12] = 0xf0
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		want string
+	}{
+		{"BFD", unhex(t, bfdFrame), "17 10.10.0.11:49163 10.10.0.200:3784 255 20c803"},
+		{"BGP", unhex(t, bgpFrame), "6 [fd00::1]:49153 [fd00::2]:179 1 ff"},
+		{"a fragment", fragment, ""},
+		{"an option that is not there", long, ""},
+		{"cut", unhex(t, bfdFrame)[:44], ""},
+		{"ARP", unhex(t, garp), ""},
+		{"ICMP", unhex(t, una), ""},
+		{"nothing", nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, ok := parsePacket(tt.raw)
+			got := ""
+			if ok {
+				got = fmt.Sprintf("%d %s %s %d %x", p.Protocol, p.Src, p.Dst, p.TTL, p.Payload)
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzParsePacket(f *testing.F) {
+	f.Add(unhex(f, bfdFrame))
+	f.Add(unhex(f, bgpFrame))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if p, ok := parsePacket(raw); ok && !p.Src.IsValid() {
+			t.Errorf("a packet without a sender: %v", p)
 		}
 	})
 }

@@ -62,6 +62,8 @@ type Neighbor struct {
 	Interface string
 	// AS is the neighbour's; 0 means any but the router's own.
 	AS uint32
+	// LocalAS is what the router says its own AS is in the session; 0 means its own.
+	LocalAS uint32
 	// Source is the router's address in the session; the zero Addr leaves it to the kernel.
 	Source netip.Addr
 	// Port is where the neighbour listens; 0 means 179.
@@ -486,6 +488,12 @@ func (r *Router) Kill() { r.kill() }
 
 // routerGrace is how long a program may take to say goodbye to its neighbours.
 const routerGrace = 5 * time.Second
+
+// Pause stops the router's program where it stands (SIGSTOP), Resume lets it go on. Its kernel keeps forwarding.
+func (r *Router) Pause() error { return r.signalAll(unix.SIGSTOP) }
+
+// Resume is the end of Pause.
+func (r *Router) Resume() error { return r.signalAll(unix.SIGCONT) }
 
 // Stop asks the router's program to end with SIGTERM: it tells its neighbours, and takes its routes out of the kernel.
 func (r *Router) Stop() error {

@@ -51,6 +51,8 @@ func TestFRRChange(t *testing.T) {
 			"router bgp 65000; neighbor 10.10.0.11 bfd",
 			"router bgp 65000; neighbor 10.10.0.11 bfd profile t50-r300-m3",
 		}},
+		{"another AS of its own", base, with(edit(one, func(n *Neighbor) { n.LocalAS = 64999 })),
+			[]string{"router bgp 65000; neighbor 10.10.0.11 local-as 64999 no-prepend replace-as"}},
 		{"graceful restart", base, with(edit(one, func(n *Neighbor) { n.GracefulRestart = true })), []string{
 			"router bgp 65000; no neighbor 10.10.0.11 graceful-restart-disable",
 			"router bgp 65000; neighbor 10.10.0.11 graceful-restart-helper",
