@@ -219,6 +219,13 @@ func (s *session) now() Status {
 
 // run keeps the session until ctx ends, and closes it then. take gives a server of gobgp that nothing runs on.
 func (s *session) run(ctx context.Context, take func(heard func(note)) (*server.BgpServer, func(again bool))) {
+	if s.peer.Host == "" {
+		var work sync.WaitGroup
+		defer work.Wait()
+		work.Go(func() {
+			advertise(ctx, s.peer.Interface, func(err error) { s.log.Warn("the router cannot be told of this node", "err", err) })
+		})
+	}
 	for ctx.Err() == nil {
 		if err := s.live(ctx, take); err != nil && ctx.Err() == nil {
 			s.fail(CauseNotStarted, err)
