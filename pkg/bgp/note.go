@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"syscall"
 
 	gobgplog "github.com/osrg/gobgp/v3/pkg/log"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -52,7 +53,10 @@ func (n note) explain(p Peer) (Cause, error) {
 	switch n.text {
 	case "failed to connect":
 		err, _ := n.fields["Error"].(error)
-		if p.Password != "" {
+		switch {
+		case errors.Is(err, syscall.EHOSTUNREACH) && p.TTL <= 1 && p.Hops == 0 && !p.internal():
+			return CauseUnreachable, fmt.Errorf("%w; a peer that is more than one hop away needs multihop", err)
+		case p.Password != "":
 			return CauseUnreachable, fmt.Errorf("%w; a peer with another password does not answer either", err)
 		}
 		return CauseUnreachable, err

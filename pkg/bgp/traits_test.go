@@ -2,7 +2,9 @@ package bgp
 
 import (
 	"errors"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	gobgplog "github.com/osrg/gobgp/v3/pkg/log"
@@ -80,6 +82,8 @@ func TestExplain(t *testing.T) {
 		"something else":  {note: note{text: "state changed"}, peer: p},
 		"not there":       {note: note{"failed to connect", gobgplog.Fields{"Error": errors.New("i/o timeout")}}, peer: p, want: "i/o timeout", cause: CauseUnreachable},
 		"with a password": {note: note{"failed to connect", gobgplog.Fields{"Error": errors.New("i/o timeout")}}, peer: secret, want: "i/o timeout; a peer with another password does not answer either", cause: CauseUnreachable},
+		"too far": {note: note{"failed to connect", gobgplog.Fields{"Error": &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}}}, peer: secret,
+			want: "no route to host; a peer that is more than one hop away needs multihop", cause: CauseUnreachable},
 		"another AS": {note: note{"received notification", gobgplog.Fields{"Code": uint8(bgp.BGP_ERROR_OPEN_MESSAGE_ERROR), "Subcode": uint8(bgp.BGP_ERROR_SUB_BAD_PEER_AS)}},
 			peer: p, want: "it does not expect us to be AS 65000 (bgp_as)", cause: CauseNotification},
 		"its word": {note: note{"received notification", gobgplog.Fields{"Code": uint8(bgp.BGP_ERROR_CEASE), "Subcode": uint8(bgp.BGP_ERROR_SUB_ADMINISTRATIVE_SHUTDOWN), "Communicated-Reason": "night shift"}},
