@@ -23,7 +23,7 @@ type Endpoints struct {
 	known bool
 	best  readiness            // anywhere
 	nodes map[string]readiness // by node
-	count map[string]int       // of ready ones, by node
+	count map[string]int       // of ready ones, by node; of the family that has more of them
 }
 
 // add counts one endpoint in.
@@ -35,10 +35,15 @@ func (e *Endpoints) add(node string, r readiness) {
 	if e.nodes == nil {
 		e.nodes, e.count = map[string]readiness{}, map[string]int{}
 	}
-	if r == ready {
-		e.count[node]++
-	}
 	e.nodes[node] = max(e.nodes[node], r)
+}
+
+// weigh counts a ready endpoint of a node: it is the n-th of its family there. One with addresses in both families is in the
+// slices of both.
+func (e *Endpoints) weigh(node string, n int) {
+	if node != "" {
+		e.count[node] = max(e.count[node], n)
+	}
 }
 
 // any says whether somebody would answer.
@@ -57,7 +62,11 @@ func (e Endpoints) here(node string) bool { return !e.known || e.nodes[node] > g
 // fromSlices sums up the slices of a Service (KEP-1672: nil conditions are to be read as ready, serving as ready, and
 // terminating as false).
 func fromSlices(slices []*discoveryv1.EndpointSlice) Endpoints {
-	e := Endpoints{known: true}
+	type place struct {
+		node   string
+		family discoveryv1.AddressType
+	}
+	e, found := Endpoints{known: true}, map[place]int{}
 	for _, s := range slices {
 		for _, ep := range s.Endpoints {
 			node := ""
@@ -72,6 +81,9 @@ func fromSlices(slices []*discoveryv1.EndpointSlice) Endpoints {
 			switch ends := ep.Conditions.Terminating != nil && *ep.Conditions.Terminating; {
 			case isReady:
 				e.add(node, ready)
+				at := place{node, s.AddressType}
+				found[at]++
+				e.weigh(node, found[at])
 			case serving && ends:
 				e.add(node, terminating)
 			}
@@ -97,7 +109,9 @@ func fromEndpoints(o *older) Endpoints {
 			if node == nil {
 				node = new(string)
 			}
-			e.add(cmp.Or(*node, a.Hostname), ready)
+			at := cmp.Or(*node, a.Hostname)
+			e.add(at, ready)
+			e.weigh(at, e.count[at]+1)
 		}
 	}
 	return e

@@ -304,6 +304,13 @@ func TestEndpoints(t *testing.T) {
 			}
 		})
 	}
+	// Those with addresses in both families are in the slices of both, and are no more by that.
+	both := slice(ep(&n1, &yes, nil, nil), ep(&n1, &yes, nil, nil), ep(&n1, &no, nil, nil), ep(&n2, &yes, nil, nil), ep(nil, &yes, nil, nil))
+	six := both.DeepCopy()
+	both.AddressType, six.AddressType = discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6
+	if e := fromSlices([]*discoveryv1.EndpointSlice{both, six}); e.count[n1] != 2 || e.count[n2] != 1 {
+		t.Errorf("ready endpoints by node: %v", e.count)
+	}
 	if e := (Endpoints{}); !e.any() || !e.on(n1) {
 		t.Error("endpoints that nobody may see count as none")
 	}
