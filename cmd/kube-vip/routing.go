@@ -150,7 +150,7 @@ func (r *routing) watched(list []config.Peer) []bfd.Peer {
 			continue
 		}
 		paths = append(paths, bfd.Peer{
-			Key: p.String(), Remote: at, Local: p.SourceIP, Interface: p.SourceInterface, Multihop: p.Multihop || p.TTL > 1,
+			Key: p.String(), Remote: at, Local: p.SourceIP, Interface: p.SourceInterface, Multihop: p.Multihop || p.TTL > 1 || p.TTLSecurity > 1,
 			MinTx: p.BFD.MinTx, MinRx: p.BFD.MinRx, Multiplier: p.BFD.Multiplier,
 		})
 	}
@@ -252,12 +252,15 @@ func (r *routing) readFile() error {
 	if err != nil {
 		return fmt.Errorf("bgp_peers_file %s: %w", r.c.PeersFile, err)
 	}
-	if r.filed {
-		r.log.Info("BGP peers file has changed", "file", r.c.PeersFile)
-	}
 	names, err := r.c.Names(file)
+	if err == nil && r.c.Annotations == "" { // else its peers do not count
+		_, err = r.c.PeersWith(file)
+	}
 	if err != nil {
 		return fmt.Errorf("bgp_peers_file %s: %w", r.c.PeersFile, err)
+	}
+	if r.filed {
+		r.log.Info("BGP peers file has changed", "file", r.c.PeersFile)
 	}
 	r.raw, r.file, r.filed = raw, file, true
 	r.names.Store(&names)

@@ -394,7 +394,7 @@ func (b BGP) fill(d draft, names CommunityNames) (p Peer, problems []error) {
 	}
 	var err error
 	if p.Communities, p.LargeCommunities, err = names.split(slices.Concat(plain, large)); err != nil {
-		problems = append(problems, err)
+		say("communities: %w", err)
 	}
 	p.LocalPref, p.MED = copyOr(p.LocalPref, b.LocalPref), copyOr(p.MED, b.MED)
 	if !d.wrote["prepend"] {

@@ -276,7 +276,7 @@ communities: {red: "1:2:3"}
 		{name: "timers that do not fit", environ: []string{"bgp_keepalive_interval=9", "bgp_hold_time=20"}, file: "peers: [{address: 10.0.1.1, as: 1, keepaliveInterval: 20}]",
 			err: []string{"peer 10.0.1.1: keepaliveInterval 20s must be less than holdTime 20s"}},
 		{name: "a community that nobody knows", environ: []string{"bgp_peers=10.0.1.1:1", "bgp_communities=no-exprot"},
-			err: []string{`peer 10.0.1.1: there is no community "no-exprot"; did you mean no-export?`}},
+			err: []string{`peer 10.0.1.1: communities: there is no community "no-exprot"; did you mean no-export?`}},
 		{name: "a name with two values", environ: []string{"bgp_community_names=a=1:1,b=2:2"}, file: `communities: {a: "1:2", b: "2:2"}`,
 			err: []string{"the community a is 1:1 in bgp_community_names and 1:2 in the peers file"}},
 		{name: "a key without a Secret", file: "peers: [{address: 10.0.1.1, as: 1, passwordSecret: {key: a}}]",
