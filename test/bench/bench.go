@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -69,12 +68,9 @@ func (b *bench) prepare(ctx context.Context, second, tenth netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	var problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, binary, "manifest", "pod", "--arp", "--address", b.VIPs[0].String())
-	cmd.Stderr = &problems
-	manifest, err := cmd.Output()
+	manifest, err := measure.Generate(ctx, binary, "manifest", "pod", "--arp", "--address", b.VIPs[0].String())
 	if err != nil {
-		return fmt.Errorf("generate the manifest: %w: %s", err, &problems)
+		return err
 	}
 	b.ours = &kubeVIP{address: b.VIPs[0], binary: binary, manifest: manifest, pods: map[*lab.Node]*lab.Pod{}}
 	curl, err := lab.Tool("curl")

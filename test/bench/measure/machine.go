@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"context"
 	"debug/buildinfo"
 	"encoding/json"
@@ -85,6 +86,18 @@ func Copy(binary, dir string) (string, error) {
 	}
 	path := dir + "/kube-vip"
 	return path, os.WriteFile(path, content, 0o755)
+}
+
+// Generate is what the program prints when it is run with these arguments.
+func Generate(ctx context.Context, binary string, args ...string) ([]byte, error) {
+	var problems bytes.Buffer
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("generate with %v: %w: %s", args, err, &problems)
+	}
+	return out, nil
 }
 
 const (

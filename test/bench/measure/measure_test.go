@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -118,6 +119,31 @@ func TestProcessors(t *testing.T) {
 	for _, bad := range []string{"", "intr 1 2 3 4 5 6", "cpu 1 2 x 4 5 6"} {
 		if _, err := parseProcessors(bad); err == nil {
 			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+// TestAddresses: each Service has one, in the lab's network, and none is a node's.
+func TestAddresses(t *testing.T) {
+	network := netip.MustParsePrefix("10.10.0.0/16")
+	seen := map[netip.Addr]bool{}
+	for _, a := range Addresses(0, MostServices) {
+		if seen[a] || !network.Contains(a) || !IsService(a) {
+			t.Fatalf("%s is there twice, or outside", a)
+		}
+		seen[a] = true
+	}
+	for _, a := range []string{"10.10.0.1", "10.10.0.11", "10.10.0.101", "fd00:10:10::11", "10.96.64.1"} {
+		if IsService(netip.MustParseAddr(a)) {
+			t.Errorf("%s counts as a Service's", a)
+		}
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int]string{7: "7", 999: "999", 1000: "1 000", 12034: "12 034", 1000000: "1 000 000"} {
+		if got := Thousands(n); got != want {
+			t.Errorf("%d: got %q, want %q", n, got, want)
 		}
 	}
 }

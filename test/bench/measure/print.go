@@ -63,6 +63,14 @@ func Percent(share float64) string { return fmt.Sprintf("%.2f %%", 100*share) }
 // Megabytes counts a million bytes as one.
 func Megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
+// Thousands prints a number with spaces in it.
+func Thousands(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s %03d", Thousands(n/1000), n%1000)
+}
+
 // Verdict says whether a bound was kept.
 func Verdict(kept bool) string {
 	if kept {

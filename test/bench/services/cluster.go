@@ -7,36 +7,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
-
-	"kube-vip.io/kube-vip/pkg/svc"
 	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
 const (
 	members = 3
-	// apiPort is the API server's.
-	apiPort = 6443
-	// creators is how many Services are created, or deleted, at the same time.
-	creators = 64
 
 	readyURL   = "http://127.0.0.1:29112/readyz"
 	metricsURL = "http://127.0.0.1:2112/metrics"
 
 	// The limits of waits; that of what grows with the Services is limit.
-	createLimit = 15 * time.Minute
-	readyLimit  = time.Minute
+	readyLimit = time.Minute
 	// quietLimit is how long the traffic after a start may last: Events are written slowly, and thousands queue.
 	quietLimit = 5 * time.Minute
 )
@@ -48,12 +33,12 @@ func limit(n int) time.Duration { return 2*time.Minute + time.Duration(n)*20*tim
 // plane has a node of its own, which never fails.
 type cluster struct {
 	*lab.Lab
+	load     *measure.Services
 	log      *slog.Logger
 	binary   string // a copy
 	manifest []byte
 	members  []*lab.Node
 	pods     map[*lab.Node]*lab.Pod
-	client   kubernetes.Interface // of the bench, for objects that protobuf knows
 	statuses *statuses
 }
 
@@ -73,35 +58,21 @@ func newCluster(ctx context.Context, c config, log *slog.Logger, flags ...string
 		return nil, err
 	}
 	common := append([]string{"--services", "--arp"}, flags...)
-	rbac, err := k.generate(ctx, append([]string{"manifest", "rbac"}, common...)...)
+	rbac, err := measure.Generate(ctx, k.binary, append([]string{"manifest", "rbac"}, common...)...)
 	if err != nil {
 		return nil, err
 	}
 	if err := l.Nodes[0].Apply(ctx, rbac, false); err != nil {
 		return nil, err
 	}
-	if k.manifest, err = k.generate(ctx, append([]string{"manifest", "daemonset", "--inCluster"}, common...)...); err != nil {
+	if k.manifest, err = measure.Generate(ctx, k.binary, append([]string{"manifest", "daemonset", "--inCluster"}, common...)...); err != nil {
 		return nil, err
 	}
-	api := l.Config(l.Nodes[0].Host, netip.AddrPortFrom(l.Nodes[0].Addr(), apiPort))
-	api.ContentType, api.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
-	if k.client, err = kubernetes.NewForConfig(api); err != nil {
+	if k.load, err = measure.NewServices(l, k.members, log); err != nil {
 		return nil, err
 	}
-	k.statuses, err = watchStatuses(ctx, k.client)
+	k.statuses, err = watchStatuses(ctx, k.load.Client)
 	return k, err
-}
-
-// generate is what the program prints.
-func (k *cluster) generate(ctx context.Context, args ...string) ([]byte, error) {
-	var problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, k.binary, args...)
-	cmd.Stderr = &problems
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("generate with %v: %w: %s", args, err, &problems)
-	}
-	return out, nil
 }
 
 // woes are the warnings and errors that the instances logged: what they said, and how often.
@@ -126,111 +97,6 @@ func (k *cluster) close() error {
 		k.statuses.close()
 	}
 	return k.Close()
-}
-
-// number names the i-th Service and gives it its address.
-func number(i int) (name string, addr netip.Addr) {
-	const perBlock = 250
-	return fmt.Sprintf("s%05d", i), netip.AddrFrom4([4]byte{10, 10, byte(64 + i/perBlock), byte(1 + i%perBlock)})
-}
-
-// addresses are those of the Services from the first one to before the last one.
-func addresses(from, to int) []netip.Addr {
-	var all []netip.Addr
-	for i := from; i < to; i++ {
-		_, addr := number(i)
-		all = append(all, addr)
-	}
-	return all
-}
-
-// endpoints is the EndpointSlice of the i-th Service, with a ready endpoint on each member.
-func (k *cluster) endpoints(i int) *discoveryv1.EndpointSlice {
-	name, _ := number(i)
-	port, proto, portName, yes := int32(8080), corev1.ProtocolTCP, "http", true
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
-		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: &portName, Protocol: &proto, Port: &port}},
-	}
-	for m, n := range k.members {
-		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-			Addresses:  []string{netip.AddrFrom4([4]byte{10, 244, byte(m + 2), byte(2 + i%250)}).String()},
-			Conditions: discoveryv1.EndpointConditions{Ready: &yes, Serving: &yes},
-			NodeName:   &n.Name,
-		})
-	}
-	return slice
-}
-
-// service is the i-th Service. It has no node port: there are not ten thousand of them.
-func service(i int) *corev1.Service {
-	name, addr := number(i)
-	no := false
-	return &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceDefault, Annotations: map[string]string{svc.AddressesAnnotation: addr.String()}},
-		Spec: corev1.ServiceSpec{
-			Type: corev1.ServiceTypeLoadBalancer, AllocateLoadBalancerNodePorts: &no,
-			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromInt32(8080)}},
-		},
-	}
-}
-
-// createSlice creates the i-th EndpointSlice.
-func (k *cluster) createSlice(ctx context.Context, i int) error {
-	slice := k.endpoints(i)
-	if _, err := k.client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create EndpointSlice %s: %w", slice.Name, err)
-	}
-	return nil
-}
-
-// createService creates the i-th Service.
-func (k *cluster) createService(ctx context.Context, i int) error {
-	s := service(i)
-	if _, err := k.client.CoreV1().Services(s.Namespace).Create(ctx, s, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create Service %s: %w", s.Name, err)
-	}
-	return nil
-}
-
-// remove deletes the i-th Service and its EndpointSlice.
-func (k *cluster) remove(ctx context.Context, i int) error {
-	name, _ := number(i)
-	if err := k.client.CoreV1().Services(metav1.NamespaceDefault).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-		return fmt.Errorf("delete Service %s: %w", name, err)
-	}
-	if err := k.client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-		return fmt.Errorf("delete EndpointSlice %s: %w", name, err)
-	}
-	return nil
-}
-
-// each does something for the Services of a range, many at a time.
-func each(ctx context.Context, from, to int, do func(context.Context, int) error) error {
-	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(creators)
-	for i := from; i < to && ctx.Err() == nil; i++ {
-		work.Go(func() error { return do(ctx, i) })
-	}
-	return work.Wait()
-}
-
-// create creates the Services of a range with their EndpointSlices.
-func (k *cluster) create(ctx context.Context, from, to int) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, createLimit)
-	defer cancel()
-	k.log.Info("creating Services", "from", from, "to", to)
-	began := time.Now()
-	err := each(ctx, from, to, func(ctx context.Context, i int) error {
-		if err := k.createSlice(ctx, i); err != nil {
-			return err
-		}
-		return k.createService(ctx, i)
-	})
-	took := time.Since(began)
-	k.log.Info("created Services", "took", measure.Span(took))
-	return took, err
 }
 
 // start starts the instance of a member, after an earlier one has ended.
@@ -334,20 +200,11 @@ func (k *cluster) on(n *lab.Node) ([]netip.Addr, error) {
 	}
 	var ours []netip.Addr
 	for _, a := range all {
-		if isService(a.Prefix.Addr()) {
+		if measure.IsService(a.Prefix.Addr()) {
 			ours = append(ours, a.Prefix.Addr())
 		}
 	}
 	return ours, nil
-}
-
-// isService reports whether the address is one that number gives.
-func isService(a netip.Addr) bool {
-	if !a.Is4() {
-		return false
-	}
-	b := a.As4()
-	return b[0] == 10 && b[1] == 10 && b[2] >= 64 && int(b[2]) < 64+mostServices/250
 }
 
 // holder is the member that has all n addresses, and no other has any.

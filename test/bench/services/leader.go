@@ -104,7 +104,7 @@ func measureLeader(ctx context.Context, c config, n int, log *slog.Logger, m *me
 
 // fill creates the Services, and counts what the API server does by itself.
 func (r *oneLease) fill(ctx context.Context) error {
-	took, err := r.create(ctx, 0, r.n)
+	took, err := r.load.CreateAll(ctx, 0, r.n)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (r *oneLease) fromNothing(ctx context.Context) (err error) {
 	if err := r.startAll(); err != nil {
 		return err
 	}
-	appeared, _, err := r.all(ctx, p, addresses(0, r.n))
+	appeared, _, err := r.all(ctx, p, measure.Addresses(0, r.n))
 	if err != nil {
 		return err
 	}
@@ -191,15 +191,15 @@ type oneTimes struct{ link, wire, status time.Duration }
 
 // oneSample creates the Service behind the last, whose EndpointSlice is there already.
 func (r *oneLease) oneSample(ctx context.Context, p *presence) (oneTimes, error) {
-	name, addr := number(r.n)
+	name, addr := measure.Number(r.n)
 	p.forget(addr)
-	if err := r.createSlice(ctx, r.n); err != nil {
+	if err := r.load.CreateSlice(ctx, r.n); err != nil {
 		return oneTimes{}, err
 	}
 	if err := measure.Sleep(ctx, head+rand.N(head)); err != nil {
 		return oneTimes{}, err
 	}
-	if err := r.createService(ctx, r.n); err != nil {
+	if err := r.load.CreateService(ctx, r.n); err != nil {
 		return oneTimes{}, err
 	}
 	accepted := time.Now()
@@ -217,7 +217,7 @@ func (r *oneLease) oneSample(ctx context.Context, p *presence) (oneTimes, error)
 	if seen := r.statuses.first(name); !seen.IsZero() && seen.Before(accepted) {
 		accepted = seen
 	}
-	if err := r.remove(ctx, r.n); err != nil {
+	if err := r.load.Remove(ctx, r.n); err != nil {
 		return oneTimes{}, err
 	}
 	err = r.await(ctx, oneLimit, "the deleted Service's address, "+addr.String()+", is gone", func() (bool, string) {
@@ -331,13 +331,13 @@ func (r *oneLease) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.create(ctx, r.n, r.n+churned); err != nil {
+	if _, err := r.load.CreateAll(ctx, r.n, r.n+churned); err != nil {
 		return err
 	}
 	if _, err := r.told(ctx, r.n+churned); err != nil {
 		return err
 	}
-	if err := each(ctx, r.n, r.n+churned, r.remove); err != nil {
+	if err := r.load.RemoveAll(ctx, r.n, r.n+churned); err != nil {
 		return err
 	}
 	if _, err := r.holder(ctx, r.n); err != nil {
@@ -391,12 +391,12 @@ func (r *oneLease) vanish(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	lease, err := watchLease(ctx, r.client)
+	lease, err := watchLease(ctx, r.load.Client)
 	if err != nil {
 		return err
 	}
 	defer lease.close()
-	moved, err := r.crash(ctx, holder, addresses(0, r.n))
+	moved, err := r.crash(ctx, holder, measure.Addresses(0, r.n))
 	if err != nil {
 		return err
 	}
@@ -475,7 +475,7 @@ func (r *oneLease) restart(ctx context.Context) (err error) {
 	if err := r.startAll(); err != nil {
 		return err
 	}
-	appeared, announced, err := r.all(ctx, p, addresses(0, r.n))
+	appeared, announced, err := r.all(ctx, p, measure.Addresses(0, r.n))
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func measureLease(ctx context.Context, c config, s scenario, log *slog.Logger, m
 // manyLeases is a Lease for each Service.
 func (k *cluster) manyLeases(ctx context.Context, c config, r *leaseResult) error {
 	n := r.services
-	if _, err := k.create(ctx, 0, n); err != nil {
+	if _, err := k.load.CreateAll(ctx, 0, n); err != nil {
 		return err
 	}
 	if err := measure.Calm(ctx); err != nil {
@@ -258,7 +258,7 @@ func (k *cluster) crowd(ctx context.Context, c config, r *leaseResult, began tim
 	case count == r.services:
 		r.outcome = fmt.Sprintf("runs; every status after %s", measure.Span(last.Sub(began)))
 	default:
-		r.outcome = fmt.Sprintf("runs; %d of %s Services announced after %s", count, thousands(r.services), crowdTime)
+		r.outcome = fmt.Sprintf("runs; %d of %s Services announced after %s", count, measure.Thousands(r.services), crowdTime)
 	}
 	r.outcome += fmt.Sprintf("; in the next %s from %d to %d addresses are held, at last %s on the three nodes, and %d moved", crowdRest, least, most, list(r.spread), moves-before)
 	r.steady = k.alive() == nil && least == most && moves == before

@@ -64,9 +64,6 @@ var byDefault = config{
 // trial is -quick.
 var trial = config{numbers: []int{100, 1000}, samples: 10, rest: 10 * time.Second, soak: 20 * time.Second}
 
-// mostServices is how many addresses the lab's network has for Services.
-const mostServices = 20000
-
 func parse(args []string, stderr io.Writer) (config, error) {
 	c := byDefault
 	fs := flag.NewFlagSet("services", flag.ContinueOnError)
@@ -122,8 +119,8 @@ func parseNumbers(s string) ([]int, error) {
 	var numbers []int
 	for text := range strings.SplitSeq(s, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
-		if err != nil || n < 1 || n > mostServices-churned-1 {
-			return nil, fmt.Errorf("%q is no number of Services from 1 to %d", text, mostServices-churned-1)
+		if err != nil || n < 1 || n > measure.MostServices-churned-1 {
+			return nil, fmt.Errorf("%q is no number of Services from 1 to %d", text, measure.MostServices-churned-1)
 		}
 		numbers = append(numbers, n)
 	}

@@ -5,6 +5,8 @@ import (
 	"html"
 	"math"
 	"strings"
+
+	"kube-vip.io/kube-vip/test/bench/measure"
 )
 
 // pictureName is the file beside the page.
@@ -188,7 +190,7 @@ func (s scale) decades() []float64 {
 // tick prints a power of ten.
 func tick(v float64) string {
 	if v >= 1 {
-		return thousands(int(math.Round(v)))
+		return measure.Thousands(int(math.Round(v)))
 	}
 	return fmt.Sprintf("%g", v)
 }

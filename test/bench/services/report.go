@@ -119,21 +119,13 @@ func (r row) boundCell() string {
 		case n == whatever:
 			texts = append(texts, "≤ "+r.show(b))
 		default:
-			texts = append(texts, thousands(n)+": ≤ "+r.show(b))
+			texts = append(texts, measure.Thousands(n)+": ≤ "+r.show(b))
 		}
 	}
 	if len(texts) == 0 {
 		return measure.Unknown
 	}
 	return strings.Join(texts, "; ")
-}
-
-// thousands prints a number with spaces in it.
-func thousands(n int) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s %03d", thousands(n/1000), n%1000)
 }
 
 // A report is everything that was measured.
@@ -169,7 +161,7 @@ func (r row) cell(of *result) (text string, missed bool) {
 func (r *report) leaderTable() measure.Table {
 	header := []string{"Services", "bound"}
 	for _, of := range r.leader {
-		header = append(header, thousands(of.n))
+		header = append(header, measure.Thousands(of.n))
 	}
 	t := measure.Table{append(header, past)}
 	for _, row := range rows() {
@@ -217,7 +209,7 @@ func orUnknown(s string) string {
 func (r *report) leaseTable() measure.Table {
 	t := measure.Table{{"Services, and their timing", "what", "bound", "", "kube-vip", "kube-vip 1.2.3, measured earlier ¹"}}
 	for _, of := range r.lease {
-		name := thousands(of.services) + ", " + of.timing.String()
+		name := measure.Thousands(of.services) + ", " + of.timing.String()
 		add := func(what, bound string, kept bool, got, past string) {
 			verdict := ""
 			if bound != measure.Unknown {
@@ -285,7 +277,7 @@ func (r *report) missed() []string {
 		for _, row := range rows() {
 			if text, missed := row.cell(of); missed {
 				b, _ := row.bound(of.n)
-				names = append(names, fmt.Sprintf("%s Services: %s: %s (bound: ≤ %s)", thousands(of.n), row.what, strings.TrimSuffix(text, " "+measure.Verdict(false)), row.show(b)))
+				names = append(names, fmt.Sprintf("%s Services: %s: %s (bound: ≤ %s)", measure.Thousands(of.n), row.what, strings.TrimSuffix(text, " "+measure.Verdict(false)), row.show(b)))
 			}
 		}
 	}
@@ -305,12 +297,12 @@ func (r *report) failures() []error {
 	var errs []error
 	for _, of := range r.leader {
 		if of.err != nil {
-			errs = append(errs, fmt.Errorf("%s Services: %w", thousands(of.n), of.err))
+			errs = append(errs, fmt.Errorf("%s Services: %w", measure.Thousands(of.n), of.err))
 		}
 	}
 	for _, of := range r.lease {
 		if of.err != nil {
-			errs = append(errs, fmt.Errorf("a Lease for each of %s, %s: %w", thousands(of.services), of.timing, of.err))
+			errs = append(errs, fmt.Errorf("a Lease for each of %s, %s: %w", measure.Thousands(of.services), of.timing, of.err))
 		}
 	}
 	return errs
@@ -395,7 +387,7 @@ With `+"`--servicesElection`"+`.
 - Start: three instances start at the same moment in a cluster whose Services have no status. A Service has its status when its
   ingress names the address, vipHost a node, and the condition is true, seen by one watch. Addresses are those of the kernel's
   notifications, announcements those of a capture on the bridge; times are those of reading.
-`, creators)
+`, measure.Creators)
 	if r.placement() == byLeader {
 		fmt.Fprintf(&b, `- One more Service: created %d times and deleted again. Its EndpointSlice is there already, and the time begins when the API
   server has answered, or when the bench's own watch shows the Service if that is sooner.

@@ -4,7 +4,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -60,30 +59,13 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestAddresses: each Service has one, in the lab's network, and none is a node's.
-func TestAddresses(t *testing.T) {
-	network := netip.MustParsePrefix("10.10.0.0/16")
-	seen := map[netip.Addr]bool{}
-	for _, a := range addresses(0, mostServices) {
-		if seen[a] || !network.Contains(a) || !isService(a) {
-			t.Fatalf("%s is there twice, or outside", a)
-		}
-		seen[a] = true
-	}
-	for _, a := range []string{"10.10.0.1", "10.10.0.11", "10.10.0.101", "fd00:10:10::11", "10.96.64.1"} {
-		if isService(netip.MustParseAddr(a)) {
-			t.Errorf("%s counts as a Service's", a)
-		}
-	}
-}
-
 // TestTold walks a Service through its life.
 func TestTold(t *testing.T) {
 	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
 	announced := func(host string) *corev1.Service {
-		s := service(7)
+		s := measure.Service(7)
 		s.Annotations[svc.HostAnnotation] = host
-		_, addr := number(7)
+		_, addr := measure.Number(7)
 		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: addr.String()}}
 		s.Status.Conditions = []metav1.Condition{{Type: svc.ConditionAnnounced, Status: metav1.ConditionTrue}}
 		return s
@@ -94,14 +76,14 @@ func TestTold(t *testing.T) {
 		s    *corev1.Service
 		want told
 	}{
-		{"new", service(7), told{seen: at(0)}},
+		{"new", measure.Service(7), told{seen: at(0)}},
 		{"no host", change(announced(""), func(*corev1.Service) {}), told{seen: at(0)}},
 		{"another address", change(announced("w1"), func(s *corev1.Service) { s.Status.LoadBalancer.Ingress[0].IP = "10.10.0.1" }), told{seen: at(0)}},
 		{"no condition", change(announced("w1"), func(s *corev1.Service) { s.Status.Conditions = nil }), told{seen: at(0)}},
 		{"announced", announced("w1"), told{seen: at(0), since: at(4), host: "w1"}},
 		{"again", announced("w1"), told{seen: at(0), since: at(4), host: "w1"}},
 		{"moved", announced("w2"), told{seen: at(0), since: at(6), host: "w2", moves: 1}},
-		{"withdrawn", service(7), told{seen: at(0), host: "w2", moves: 1}},
+		{"withdrawn", measure.Service(7), told{seen: at(0), host: "w2", moves: 1}},
 		{"back", announced("w2"), told{seen: at(0), since: at(8), host: "w2", moves: 1}},
 	}
 	var got told
@@ -262,14 +244,6 @@ func TestMessage(t *testing.T) {
 	} {
 		if got := message(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
-	}
-}
-
-func TestThousands(t *testing.T) {
-	for n, want := range map[int]string{7: "7", 999: "999", 1000: "1 000", 12034: "12 034", 1000000: "1 000 000"} {
-		if got := thousands(n); got != want {
-			t.Errorf("%d: got %q, want %q", n, got, want)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"kube-vip.io/kube-vip/pkg/svc"
+	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
 
@@ -116,7 +117,7 @@ func (w *statuses) counted(from, to int) (announced int, last time.Time, moves i
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := from; i < to; i++ {
-		name, _ := number(i)
+		name, _ := measure.Number(i)
 		t := w.of[name]
 		moves += t.moves
 		if t.since.IsZero() {
@@ -180,7 +181,7 @@ func (k *cluster) watchPresence(nodes []*lab.Node) (*presence, error) {
 	}
 	var err error
 	p.capture, err = k.Gateway.CaptureFunc(k.Gateway.Link, func(f lab.Frame) {
-		if f.Announces(f.Sender) && isService(f.Sender) {
+		if f.Announces(f.Sender) && measure.IsService(f.Sender) {
 			for _, mac := range macs {
 				if bytes.Equal(f.Src, mac) {
 					p.heard(f)
@@ -196,7 +197,7 @@ func (k *cluster) watchPresence(nodes []*lab.Node) (*presence, error) {
 }
 
 func (p *presence) note(n *lab.Node, e lab.AddressEvent) {
-	if !isService(e.Addr) {
+	if !measure.IsService(e.Addr) {
 		return
 	}
 	p.mu.Lock()
