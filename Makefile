@@ -119,6 +119,11 @@ bench-services: build parts ## thousands of Services, written to docs/benchmarks
 	@go build -o bin/bench-services ./test/bench/services
 	@exec bin/bench-services $(BENCHFLAGS)
 
+.PHONY: bench-bgp
+bench-bgp: build parts tools ## BGP with FRR and BIRD, written to docs/benchmarks.md; BENCHFLAGS=-quick for a trial, -help says what else
+	@go build -o bin/bench-bgp ./test/bench/bgp
+	@exec bin/bench-bgp $(BENCHFLAGS)
+
 .PHONY: clean
 clean: ## removes bin/; the parts stay in the cache
 	rm -rf bin
