@@ -37,7 +37,8 @@ const (
 	// rate is how many requests a second go through a router while instances are restarted.
 	rate = 1000
 
-	metricsURL = "http://127.0.0.1:2112/metrics"
+	// unwatched is how many samples there are at most of what takes the hold time.
+	unwatched = 2
 )
 
 // kinds are the routers, in the order of the table.
@@ -464,7 +465,7 @@ const tail = 250 * time.Millisecond
 // vanishUnwatched has nodes vanish that nothing but the hold time tells of.
 func (k *cluster) vanishUnwatched(ctx context.Context) error {
 	all := make([][]time.Duration, len(kinds))
-	for i := range min(k.report.config.samples, 2) { // each takes the hold time
+	for i := range min(k.report.config.samples, unwatched) {
 		routes, _, err := k.vanish(ctx, k.Nodes[i%len(k.Nodes)])
 		if err != nil {
 			return err

@@ -48,10 +48,11 @@ type figure struct {
 // A row is one thing that is measured.
 type row struct {
 	key, what string
-	most      float64 // of the value; see bound
-	bound     string  // as it is shown; empty means that there is none
-	metallb   string  // what is published of MetalLB, or follows from that
-	past      string  // what kube-vip 1.2.3 did
+	most      float64        // of the value; see bound
+	bound     string         // as it is shown; empty means that there is none
+	metallb   string         // what is published of MetalLB, or follows from that
+	past      string         // what kube-vip 1.2.3 did
+	not       lab.RouterKind // is not held against the bound, for it cannot keep it
 }
 
 // within is a bound on a time.
@@ -70,14 +71,14 @@ func nodeRows() []row {
 	return []row{
 		timed(startSession, "start of an instance → its session is up", 2*time.Second, "", ""),
 		timed(sessionRoute, "its session is up → the router sends to the node", time.Second, "", ""),
-		timed(apiKilled, "a node's API server is killed → the router does not send to it", 500*ms, "", "2.35 s"),
-		timed(bfdVanish, "a node vanishes, BFD 50 ms × 3 → the router does not send to it", 250*ms, "900 ms ¹", ""),
+		timed(apiKilled, "a node's API server is killed → the router does not send to it", 500*ms, "", "2.35 s ²"),
+		timed(bfdVanish, "a node vanishes, BFD 50 ms × 3 → the router does not send to it", 250*ms, "900 ms ¹", "no BFD"),
 		timed(bfdTraffic, "the same → the last connection that fails begins", 250*ms, "", ""),
 		{key: bfdFlaps, what: "sessions with nodes that are there, ended by BFD", bound: "0"},
 		timed(rtVanish, "vanishes, kube-vip in real time ³ → the router does not send to it", 250*ms, "", ""),
 		timed(rtTraffic, "the same → the last connection that fails begins", 250*ms, "", ""),
 		{key: rtFlaps, what: "sessions with nodes that are there, ended by BFD", bound: "0"},
-		timed(holdVanish, "a node vanishes, no BFD, hold time 9 s → the router does not send to it", hold+250*ms, "90 s ¹", ""),
+		timed(holdVanish, "a node vanishes, no BFD, hold time 9 s → the router does not send to it", hold+250*ms, "90 s, or 180 s ¹", "30 s ²"),
 		{key: rolledFailed, what: "requests that failed while all instances were restarted", bound: "0"},
 		{key: rolledMoved, what: "connections that the router sent elsewhere meanwhile"},
 	}
@@ -95,7 +96,7 @@ func addressRows() []row {
 		timed(resetAnnounced, "the router resets the session, it is up again → every route", 3*time.Second, "", ""),
 		timed(withdrawn, "SIGTERM → no route, of which 2 s are the drain", 3*time.Second, "", ""),
 		timed(oneHeard, "one more Service → FRR has heard of it, median / 99 of 100 ⁴", 50*ms, "", ""),
-		timed(oneMore, "one more Service → its route, median / 99 of 100 ⁴", 50*ms, "3–4 s ¹", ""),
+		{key: oneMore, what: "one more Service → its route, median / 99 of 100 ⁴", most: (50 * ms).Seconds(), bound: "BIRD: ≤ 50 ms", metallb: "3–4 s ¹", not: lab.FRR},
 		{key: oneLess, what: "that Service is deleted → no route, median / 99 of 100 ⁴"},
 		{key: restCPU, what: "CPU at rest, of a core"},
 		memory(restRSS, "memory at rest (RSS)"),
@@ -140,8 +141,8 @@ func (r *report) verdict(of row) string {
 	if of.bound == "" || len(r.figures[of.key]) == 0 {
 		return ""
 	}
-	for _, f := range r.figures[of.key] {
-		if f.value > of.most {
+	for kind, f := range r.figures[of.key] {
+		if f.value > of.most && kind != of.not {
 			return measure.Verdict(false)
 		}
 	}
@@ -151,7 +152,7 @@ func (r *report) verdict(of row) string {
 // The columns of what was not measured in this run.
 const (
 	metallb = "MetalLB, published"
-	past    = "kube-vip 1.2.3, measured earlier ²"
+	past    = "kube-vip 1.2.3"
 )
 
 func orUnknown(s string) string {
@@ -246,5 +247,42 @@ Measured by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu,
 	if slices.Contains(r.config.parts, addressesPart) {
 		fmt.Fprintf(&b, "\n%s", r.table(addressRows()))
 	}
+	fmt.Fprintf(&b, `
+### How it was measured
+
+- FRR and BIRD are the distribution's packages, at the edge of the nodes' network, each with a client behind it. They are told
+  to go by all paths at once. When a route is there, or goes, is the kernel's notification on the router; FRR itself waits
+  for 50 ms with what it was told before it chooses its paths (the hold of bgpd's process queue, which no setting changes), and the
+  kernel has them some 15 ms later: so much of each of FRR's figures is its own, and one more Service cannot keep its bound
+  there. What it logs as received is the bound for FRR. A session is up when the router's log says so.
+- Three nodes: static pods from `+"`kube-vip manifest pod --bgp --controlplane --services`"+`, etcd, kube-apiserver and kube-proxy on each, and
+  both routers are peers of all of them, so each event happens to both at once. Median / worst of %d; a bound is for the worst.
+- A node vanishes: the switch does not pass its frames any more, at a random moment; it comes back. With BFD and without, the
+  client behind each router opens a TCP connection to port 6443 of the control plane's address every 5 ms, with a timeout of 250 ms.
+  Without BFD there are %d samples. Sessions that BFD ended: those with nodes that were not the one that vanished, at rest and between
+  vanishings.
+- Restarted: one instance after another is stopped, as the kubelet does it, with the default drain of 2 s, and started when the router
+  does not send to its node any more; the next one follows when it sends to all three again. Clients ask a Service for a page,
+  %d requests a second, each over a new connection, first behind FRR and then behind BIRD. A connection that is reset within 0.2 s of a change of
+  the router's next hops was open when the router sent its packets to another node, and is not counted as failed.
+- %s addresses: one worker with an instance as a DaemonSet has one of the routers as its peer. The Services are there before it starts, with
+  an EndpointSlice each; creating them took %s. At the first start none has a status, and the instance writes all of them while it
+  announces; that is measured with FRR only. Each time is a single one, but for one more Service, which is created %d times and
+  deleted again: from the request to the API until FRR logs that it was told, or the kernel has the route. Its EndpointSlice
+  is there already. At rest: %s after the last status and Event.
+- MB is a million bytes. The API servers, etcds, routers, instances and the bench share these %d cores.
+
+¹ Not measured in this run. MetalLB: what its BFD profile comes to when nothing is set, 300 ms × 3 ([documentation](https://docs.okd.io/latest/networking/metallb/metallb-configure-bfd-profiles.html));
+its hold time when none is set, 90 s in native mode and FRR's own, 180 s, in FRR mode ([#2537](https://github.com/metallb/metallb/pull/2537)), which a router's own
+shorter one overrules; and what was reported of 0.15.2 in FRR mode, which collects changes for 3 s before it reloads
+FRR's configuration ([#2900](https://github.com/metallb/metallb/issues/2900), [#2952](https://github.com/metallb/metallb/pull/2952)).
+
+² Not measured in this run: of the existing kube-vip 1.2.3, in an earlier run on such a machine at the shortest period of its health check; its hold time is the
+default of its settings.
+
+³ All threads of the instance are put before everything that is not in real time (`+"`chrt -a -r -p 1`"+`); the routers are not. No manifest of kube-vip does that.
+
+⁴ The nearest rank: with fewer than a hundred samples it is the worst. The bound is for the median.
+`, r.config.samples, min(r.config.samples, unwatched), rate, measure.Thousands(r.config.n), measure.Span(r.created), r.config.more, idle, m.Cores)
 	return b.String()
 }
