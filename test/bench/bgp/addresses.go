@@ -15,6 +15,9 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
 	"kube-vip.io/kube-vip/test/bench/measure"
 	"kube-vip.io/kube-vip/test/lab"
 )
@@ -121,11 +124,9 @@ func measureAddresses(ctx context.Context, r *report, log *slog.Logger) (err err
 	if r.machine, err = measure.Describe(ctx, c.Lab, c.binary); err != nil {
 		return err
 	}
-	took, err := c.load.CreateAll(ctx, 0, r.config.n)
-	if err != nil {
+	if err := c.load.PutAll(ctx, 0, r.config.n); err != nil {
 		return err
 	}
-	r.created = took
 	for j, kind := range kinds {
 		// FRR sees the Services without a status first, and then once more as BIRD does.
 		if j == 0 {
@@ -339,8 +340,8 @@ func (c *crowd) oneMore(ctx context.Context, j int) error {
 		if err := measure.Sleep(ctx, head+rand.N(head)); err != nil {
 			return err
 		}
-		began := time.Now()
-		if err := c.load.CreateService(ctx, i); err != nil {
+		began, err := c.create(ctx, i)
+		if err != nil {
 			return err
 		}
 		at, err := c.routes[j].waitOne(ctx, addr, true)
@@ -375,6 +376,32 @@ func (c *crowd) oneMore(ctx context.Context, j int) error {
 		return err
 	}
 	return nil
+}
+
+// create creates a Service and says since when it is there: since the API server has answered, or since a watch shows it if that is
+// sooner.
+func (c *crowd) create(ctx context.Context, i int) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	name, _ := measure.Number(i)
+	watch, err := c.load.Client.CoreV1().Services(metav1.NamespaceDefault).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer watch.Stop()
+	seen := make(chan time.Time, 1)
+	go func() {
+		<-watch.ResultChan()
+		seen <- time.Now()
+	}()
+	if err := c.load.CreateService(ctx, i); err != nil {
+		return time.Time{}, err
+	}
+	answered := time.Now()
+	if first := <-seen; first.Before(answered) {
+		return first, nil
+	}
+	return answered, nil
 }
 
 // received is what FRR logs of a prefix that a neighbour has told it of.

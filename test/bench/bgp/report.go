@@ -109,7 +109,6 @@ type report struct {
 	config  config
 	machine measure.Machine
 	figures map[string]map[lab.RouterKind]figure
-	created time.Duration // the Services
 	began   time.Time
 	took    time.Duration
 }
@@ -266,10 +265,10 @@ Measured by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu,
   %d requests a second, each over a new connection, first behind FRR and then behind BIRD. A connection that is reset within 0.2 s of a change of
   the router's next hops was open when the router sent its packets to another node, and is not counted as failed.
 - %s addresses: one worker with an instance as a DaemonSet has one of the routers as its peer. The Services are there before it starts, with
-  an EndpointSlice each; creating them took %s. At the first start none has a status, and the instance writes all of them while it
+  an EndpointSlice each: the bench has written them into etcd, as an API server would have. At the first start none has a status, and the instance writes all of them while it
   announces; that is measured with FRR only. Each time is a single one, but for one more Service, which is created %d times and
-  deleted again: from the request to the API until FRR logs that it was told, or the kernel has the route. Its EndpointSlice
-  is there already. At rest: %s after the last status and Event.
+  deleted again: from the API server's answer, or when the bench's own watch shows the Service if that is sooner, until FRR logs that
+  it was told, or the kernel has the route. Its EndpointSlice is there already. At rest: %s after the last status and Event.
 - MB is a million bytes. The API servers, etcds, routers, instances and the bench share these %d cores.
 
 ¹ Not measured in this run. MetalLB: what its BFD profile comes to when nothing is set, 300 ms × 3 ([documentation](https://docs.okd.io/latest/networking/metallb/metallb-configure-bfd-profiles.html));
@@ -283,6 +282,6 @@ default of its settings.
 ³ All threads of the instance are put before everything that is not in real time (`+"`chrt -a -r -p 1`"+`); the routers are not. No manifest of kube-vip does that.
 
 ⁴ The nearest rank: with fewer than a hundred samples it is the worst. The bound is for the median.
-`, r.config.samples, min(r.config.samples, unwatched), rate, measure.Thousands(r.config.n), measure.Span(r.created), r.config.more, idle, m.Cores)
+`, r.config.samples, min(r.config.samples, unwatched), rate, measure.Thousands(r.config.n), r.config.more, idle, m.Cores)
 	return b.String()
 }
