@@ -34,10 +34,10 @@ type Options struct {
 // Speaker announces the VIPs of this node to its peers. Its methods may be called from any goroutine, before and while
 // Run works.
 type Speaker struct {
-	o         Options
-	metrics   *metrics
-	began     time.Time
-	described chan struct{} // holds at most one token: some VIP asks for something else
+	o       Options
+	metrics *metrics
+	began   time.Time
+	changed chan struct{} // holds at most one token: VIPs have come, or one asks for something else
 
 	order sync.Mutex // held while peers are told, so that what they are told last is what came last
 
@@ -83,7 +83,10 @@ func New(o Options) *Speaker {
 	if o.Told == nil {
 		o.Told = func(Status, Status) {}
 	}
-	return &Speaker{o: o, began: time.Now(), metrics: newMetrics(o.Registerer), described: make(chan struct{}, 1), of: map[netip.Addr]*Attributes{}, past: map[netip.Addr]struct{}{}, drained: map[netip.Addr]struct{}{}, met: map[string]struct{}{}, sessions: map[string]*running{}}
+	return &Speaker{
+		o: o, began: time.Now(), metrics: newMetrics(o.Registerer), changed: make(chan struct{}, 1), of: map[netip.Addr]*Attributes{}, past: map[netip.Addr]struct{}{},
+		drained: map[netip.Addr]struct{}{}, met: map[string]struct{}{}, sessions: map[string]*running{},
+	}
 }
 
 // SetPeers says who the peers are. Sessions with peers that are the same as before go on untouched. Its error is about
@@ -205,15 +208,22 @@ func (s *Speaker) update(change func()) {
 	}
 }
 
-// Sync implements vip.Speaker.
+// Sync implements vip.Speaker. What goes is withdrawn when it returns. What only comes is announced at once by Run, and what
+// comes meanwhile together with it: each look is at every VIP, and thousands may come one by one.
 func (s *Speaker) Sync(present []vip.VIP) error {
 	s.mu.Lock()
-	same := slices.Equal(present, s.present)
+	same, more := len(present) == len(s.present), within(s.present, present)
+	if more {
+		s.present = present
+	}
 	s.mu.Unlock()
-	if !same {
+	switch {
+	case more && !same:
+		s.look()
+	case !more:
 		s.update(func() {
 			s.present = present
-			maps.DeleteFunc(s.drained, func(a netip.Addr, _ struct{}) bool { return !s.has(a) })
+			s.undrain()
 			for addr := range s.past {
 				if !s.has(addr) {
 					delete(s.of, addr)
@@ -223,6 +233,30 @@ func (s *Speaker) Sync(present []vip.VIP) error {
 		})
 	}
 	return nil
+}
+
+// within says whether some VIPs are all among others, in the same order.
+func within(some, all []vip.VIP) bool {
+	for _, v := range all {
+		if len(some) > 0 && some[0] == v {
+			some = some[1:]
+		}
+	}
+	return len(some) == 0
+}
+
+// undrain forgets of which VIPs that have gone routes were marked. Called with mu held.
+func (s *Speaker) undrain() {
+	if len(s.drained) == 0 {
+		return
+	}
+	stay := make(map[netip.Addr]struct{}, len(s.drained))
+	for _, v := range s.present {
+		if _, is := s.drained[v.Addr()]; is {
+			stay[v.Addr()] = struct{}{}
+		}
+	}
+	s.drained = stay
 }
 
 // has says whether an address is present. Called with mu held.
@@ -254,8 +288,13 @@ func (s *Speaker) Describe(addr netip.Addr, a *Attributes) {
 	if s.of[addr] = a; a == nil {
 		delete(s.of, addr)
 	}
+	s.look()
+}
+
+// look has Run look at every VIP.
+func (s *Speaker) look() {
 	select {
-	case s.described <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default: // a token is there already
 	}
 }
@@ -277,25 +316,30 @@ func (s *Speaker) Drain(addrs []netip.Addr, on bool) {
 	}
 	s.mu.Unlock()
 	if changed {
-		s.update(func() {})
+		s.look()
 	}
 }
 
-// describe tells the peers of what VIPs that are there ask for now: of thousands together.
-func (s *Speaker) describe(ctx context.Context) {
+// looks tells the peers of VIPs that have come, and of what those that are there ask for now: of thousands together.
+func (s *Speaker) looks(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.described:
+		case <-s.changed:
 		}
+		began := time.Now()
 		s.update(func() {})
-		wait(ctx, describePause)
+		wait(ctx, min(lookRest*time.Since(began), lookPause))
 	}
 }
 
-// describePause is the least time between two looks at what is asked for: each is at every VIP.
-const describePause = 50 * time.Millisecond
+const (
+	// lookRest is how much longer than a look the pause after it is, so that looks take a small part of the time, and lookPause
+	// the longest such pause.
+	lookRest  = 4
+	lookPause = 50 * time.Millisecond
+)
 
 // settle is how long a withdrawn route is given to be forgotten by routers before what it leads to goes away.
 const settle = 250 * time.Millisecond
@@ -350,7 +394,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	s.ctx = ctx
 	s.follow()
 	s.mu.Unlock()
-	s.describe(ctx)
+	s.looks(ctx)
 	s.work.Wait()
 	return nil
 }

@@ -215,6 +215,51 @@ func TestSpeaker(t *testing.T) {
 	}
 }
 
+// VIPs that come one by one are all announced, and what goes meanwhile is withdrawn.
+func TestSpeakerGrows(t *testing.T) {
+	r := newRouter(t, theirAS, "", us)
+	s, _ := speaker(t, Options{})
+	_ = s.SetPeers([]Peer{r.peer(us)})
+	const n = 300
+	var all []vip.VIP
+	for i := range n {
+		all = append(all, held(fmt.Sprintf("198.51.%d.%d", i/100, i%100))...)
+		if i == n/2 {
+			all = slices.Delete(all, 7, 8)
+		}
+		if err := s.Sync(slices.Clone(all)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all are there but one", func() bool { return len(r.routes(t)) == n-1 })
+	if text := r.routes(t)["198.51.0.7/32"]; text != "" {
+		t.Errorf("the one that went is there: %s", text)
+	}
+	_ = s.Sync(all[1:])
+	eventually(t, "the first is withdrawn", func() bool { return len(r.routes(t)) == n-2 })
+	_ = s.Sync(all)
+	eventually(t, "it is there again", func() bool { return len(r.routes(t)) == n-1 })
+}
+
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		some, all string
+		want      bool
+	}{
+		{"", "", true}, {"", "1", true}, {"1", "", false}, {"1", "1", true}, {"13", "123", true}, {"123", "13", false}, {"12", "134", false}, {"21", "12", false},
+	} {
+		list := func(text string) (vips []vip.VIP) {
+			for _, digit := range text {
+				vips = append(vips, held(fmt.Sprintf("192.0.2.%c", digit))...)
+			}
+			return vips
+		}
+		if got := within(list(c.some), list(c.all)); got != c.want {
+			t.Errorf("%q within %q: %t", c.some, c.all, got)
+		}
+	}
+}
+
 // A peer that cannot be spoken with says why, and hinders no other.
 func TestSpeakerRefused(t *testing.T) {
 	for name, c := range map[string]struct {
