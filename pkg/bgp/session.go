@@ -121,7 +121,13 @@ func (s *session) set(want map[netip.Prefix]route) {
 	}
 	from := s.server
 	s.mu.Unlock()
-	if from != nil {
+	switch {
+	case from == nil || len(gone) == 0:
+	case len(want) == 0: // a request for each of thousands takes its time
+		if err := from.DeletePath(context.Background(), &api.DeletePathRequest{}); err != nil {
+			s.log.Warn("routes could not be withdrawn", "err", err)
+		}
+	default:
 		for _, r := range gone {
 			path, err := r.path(s.peer)
 			if err == nil {

@@ -237,8 +237,10 @@ func TestSpeakerGrows(t *testing.T) {
 	}
 	_ = s.Sync(all[1:])
 	eventually(t, "the first is withdrawn", func() bool { return len(r.routes(t)) == n-2 })
+	_ = s.Sync(nil)
+	eventually(t, "all are withdrawn", func() bool { return len(r.routes(t)) == 0 })
 	_ = s.Sync(all)
-	eventually(t, "it is there again", func() bool { return len(r.routes(t)) == n-1 })
+	eventually(t, "they are there again", func() bool { return len(r.routes(t)) == n-1 })
 }
 
 func TestWithin(t *testing.T) {
