@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -66,14 +67,27 @@ until it gets SIGTERM or SIGINT. Then it takes the VIP off, gives the Lease up a
 			}
 			// An instance sleeps nearly always, and what it does takes microseconds. Waking one processor in place of
 			// looking for work on all of them saves a sixth of its time at rest; GOMAXPROCS overrules it.
-			if !slices.ContainsFunc(p.environ, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") }) {
+			if !p.has("GOMAXPROCS") {
 				runtime.GOMAXPROCS(1)
+			}
+			// Of what it has in memory nearly all stays: with ten thousand Services a tenth of a second more of collecting at the
+			// start saves 40 MB of garbage for good. GOGC overrules it.
+			if !p.has("GOGC") {
+				debug.SetGCPercent(garbage)
 			}
 			// client-go logs by klog, which has one logger for the process.
 			klog.SetSlogLogger(log.With("by", "client-go"))
 			return p.manage(cmd.Context(), loaded, log)
 		},
 	}
+}
+
+// garbage is how much of it there may be, in percent of what is in use.
+const garbage = 60
+
+// has says whether a variable is in the environment.
+func (p *program) has(variable string) bool {
+	return slices.ContainsFunc(p.environ, func(e string) bool { return strings.HasPrefix(e, variable+"=") })
 }
 
 func newLogger(p *program, c config.Log) *slog.Logger {
