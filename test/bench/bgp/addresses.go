@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ const (
 	quietLimit = 3 * time.Minute
 	// head is how long before a Service its EndpointSlice is created.
 	head = 250 * time.Millisecond
+	// slow is more than a session takes to come up: the instance's own words are logged.
+	slow = 3 * time.Second
 	// idle is how long the instance at rest is watched.
 	idle = 10 * time.Second
 )
@@ -242,6 +245,13 @@ func (c *crowd) start(ctx context.Context, j int, started, announced string) (er
 	session, err := up(c.routers[j], c.node, began)
 	if err != nil {
 		return err
+	}
+	if session.Sub(began) > slow {
+		for _, line := range c.pod.Output() {
+			if strings.Contains(line.Text, "BGP") {
+				c.log.Warn("the session was slow to come up", "at", line.Time.Sub(began), "it said", line.Text)
+			}
+		}
 	}
 	c.log.Info("started", "session up after", measure.Span(session.Sub(began)), "all routes after another", measure.Span(all.Sub(session)))
 	c.report.spans(started, kinds[j], []time.Duration{all.Sub(began)})

@@ -523,6 +523,9 @@ func (k *cluster) vanishWatched(ctx context.Context, realtime bool) error {
 	over := time.Since(began)
 	routes, traffic := make([][]time.Duration, len(kinds)), make([][]time.Duration, len(kinds))
 	for i := range k.report.config.samples {
+		if err := k.watched(ctx); err != nil {
+			return err
+		}
 		n := k.Nodes[i%len(k.Nodes)]
 		began := time.Now()
 		gone, failing, err := k.vanish(ctx, n)
@@ -537,6 +540,7 @@ func (k *cluster) vanishWatched(ctx context.Context, realtime bool) error {
 		}
 		over += time.Since(began)
 	}
+	k.log.Info("vanished", "routes", routes, "traffic", traffic, "sessions ended beside", flaps)
 	for j, kind := range kinds {
 		k.report.spans(keys[0], kind, routes[j])
 		k.report.spans(keys[1], kind, traffic[j])
