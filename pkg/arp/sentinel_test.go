@@ -129,7 +129,7 @@ func TestSentinelAsks(t *testing.T) {
 	told(t, rivals, "10.0.0.10 "+observerMAC, "at first")
 	told(t, rivals, "10.0.0.10 "+observerMAC, "a second later")
 	s.Watch(false)
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(time.Second) // what was asked before is answered
 	for len(rivals) > 0 {
 		<-rivals
 	}
