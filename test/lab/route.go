@@ -29,7 +29,7 @@ func (h *Host) KernelRoute(prefix netip.Prefix) ([]netip.Addr, error) {
 	var hops []netip.Addr
 	for _, r := range routes {
 		if destination(r) == prefix {
-			hops = append(hops, nextHops(r, names)...)
+			hops = append(hops, h.nextHops(r, names)...)
 		}
 	}
 	return sorted(hops), nil
@@ -62,7 +62,7 @@ func (h *Host) KernelRoutes() (map[netip.Prefix][]netip.Addr, error) {
 		switch r.Protocol {
 		case unix.RTPROT_BGP, unix.RTPROT_ZEBRA, unix.RTPROT_BIRD:
 			p := destination(r)
-			all[p] = sorted(append(all[p], nextHops(r, names)...))
+			all[p] = sorted(append(all[p], h.nextHops(r, names)...))
 		}
 	}
 	return all, nil
@@ -94,8 +94,26 @@ func destination(r netlink.Route) netip.Prefix {
 	return netip.PrefixFrom(addr, bits)
 }
 
+// frrStandIn is what FRR has the kernel send an IPv4 route to whose next hop is an IPv6 link-local address: it makes a
+// neighbour of this address with that one's MAC.
+var frrStandIn = netip.AddrFrom4([4]byte{169, 254, 0, 1})
+
+// behind is the link-local address that a stand-in on the link is for, and any other address itself.
+func (h *Host) behind(hop netip.Addr, link int) netip.Addr {
+	if hop != frrStandIn {
+		return hop
+	}
+	neighbors, _ := h.handle.NeighList(link, unix.AF_INET) // without them it stays what it is
+	for _, n := range neighbors {
+		if addr, ok := netip.AddrFromSlice(n.IP); ok && addr.Unmap() == hop && len(n.HardwareAddr) == 6 {
+			return linkLocal(n.HardwareAddr)
+		}
+	}
+	return hop
+}
+
 // nextHops are those of a route: gateways of its own family or, RFC 8950, of the other.
-func nextHops(r netlink.Route, names map[int]string) []netip.Addr {
+func (h *Host) nextHops(r netlink.Route, names map[int]string) []netip.Addr {
 	paths := r.MultiPath
 	if len(paths) == 0 {
 		paths = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}
@@ -110,7 +128,7 @@ func nextHops(r netlink.Route, names map[int]string) []netip.Addr {
 		if !ok {
 			continue // the link itself, or none as in a blackhole
 		}
-		if addr = addr.Unmap(); addr.IsLinkLocalUnicast() && addr.Is6() {
+		if addr = h.behind(addr.Unmap(), p.LinkIndex); addr.IsLinkLocalUnicast() && addr.Is6() {
 			zone := names[p.LinkIndex]
 			addr = addr.WithZone(cmp.Or(zone, fmt.Sprint(p.LinkIndex)))
 		}
@@ -136,18 +154,19 @@ func (l *Lab) Names(addrs []netip.Addr) []string {
 	return names
 }
 
-// has reports whether the address is one that the host was given, or that follows from its MAC (RFC 4291 appendix A).
+// has reports whether the address is one that the host was given, or that follows from its MAC.
 func (h *Host) has(addr netip.Addr) bool {
 	for _, p := range h.Addrs {
 		if p.Addr() == addr {
 			return true
 		}
 	}
-	if len(h.MAC) != 6 {
-		return false
-	}
-	m := h.MAC
-	return addr == netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+	return len(h.MAC) == 6 && addr == linkLocal(h.MAC)
+}
+
+// linkLocal is the address that follows from a MAC, RFC 4291 appendix A.
+func linkLocal(m net.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
 // sorted sorts addresses in place.
@@ -223,7 +242,7 @@ func (h *Host) watchRoutes(w *RouteWatch, got func(RouteEvent)) error {
 			}
 			e := RouteEvent{Time: now, Prefix: destination(u.Route)}
 			if u.Type == unix.RTM_NEWROUTE {
-				e.NextHops = sorted(nextHops(u.Route, names))
+				e.NextHops = sorted(h.nextHops(u.Route, names))
 			}
 			got(e)
 		}

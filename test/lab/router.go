@@ -58,7 +58,8 @@ type Neighbor struct {
 	// Range is where neighbours may come from that the router does not know by address; it waits for them.
 	Range netip.Prefix
 	// Interface is where the neighbour is that has no address but a link-local one ("unnumbered"). FRR tells it its own
-	// by Router Advertisements and learns the neighbour's from those; BIRD waits for it.
+	// by Router Advertisements and learns the neighbour's from those; BIRD waits for it, and sends such ones only as Extra
+	// says (its protocol radv).
 	Interface string
 	// AS is the neighbour's; 0 means any but the router's own.
 	AS uint32
@@ -161,7 +162,7 @@ type Session struct {
 	AS uint32
 	// State is one of RFC 4271 section 8.2.2.
 	State string
-	// Since is when it was established; the zero Time when it is not.
+	// Since is when it was established; the zero Time when it is not. FRR counts by the second, and not always the same.
 	Since time.Time
 	// Hold and Keepalive are the times that were negotiated.
 	Hold, Keepalive time.Duration
