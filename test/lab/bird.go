@@ -41,7 +41,8 @@ func birdText(o RouterOptions) string {
 	p("router id %s;", o.ID)
 	p("debug protocols { states, events };")
 	p("protocol device {}")
-	p("protocol direct { ipv4; ipv6; }")
+	// Without lo: an address there that is announced would be a better route than the announcement, and not told.
+	p("protocol direct { ipv4; ipv6; interface \"-lo\", \"*\"; }")
 	p("protocol bfd {}")
 	// RFC 8326 section 4.1: the receiver's part of a graceful shutdown.
 	p("filter received { if (65535, 0) ~ bgp_community then bgp_local_pref = 0; accept; }")

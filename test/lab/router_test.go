@@ -91,6 +91,7 @@ func TestRouters(t *testing.T) {
 		var err error
 		e.Router, err = l.StartRouter(deadline(t, 20*time.Second), RouterOptions{Kind: kind, AS: e.as, Announce: e.routes})
 		must(t, err)
+		must(t, e.AddAddress("lo", e.routes[1]))
 		e.watch, err = e.WatchRoutes()
 		must(t, err)
 		t.Cleanup(e.watch.Close)
