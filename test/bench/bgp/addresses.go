@@ -234,10 +234,13 @@ func (c *crowd) start(ctx context.Context, j int, started, announced string) (er
 	if err := measure.Calm(ctx); err != nil {
 		return err
 	}
-	began := time.Now()
 	if c.pod, err = c.node.RunManifest(c.manifests[j], c.binary, lab.PodOptions{NoRestart: true}); err != nil {
 		return err
 	}
+	if err := c.pod.WaitRunning(ctx, 0); err != nil { // it has a token to wait for
+		return err
+	}
+	began := time.Now()
 	all, err := c.routes[j].wait(ctx, c.report.config.n, manyLimit)
 	if err != nil {
 		return err
@@ -297,16 +300,20 @@ func (c *crowd) reset(ctx context.Context, j int) error {
 	return nil
 }
 
-// quiet waits until the instance writes no more than at rest: statuses and Events are written slowly after a start.
+// quiet waits until the instance writes no more than at rest, or for a while: statuses and Events are written slowly after a
+// start.
 func (c *crowd) quiet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, quietLimit)
+	limited, cancel := context.WithTimeout(ctx, quietLimit)
 	defer cancel()
 	began := time.Now()
-	err := measure.Wait(ctx, "no status and no Event is written for 2 s", func() (bool, error) {
-		all, err := measure.Requests(ctx, c.Nodes, func() error { return measure.Sleep(ctx, 2*time.Second) })
+	err := measure.Wait(limited, "no status and no Event is written for 2 s", func() (bool, error) {
+		all, err := measure.Requests(limited, c.Nodes, func() error { return measure.Sleep(limited, 2*time.Second) })
 		return all["PATCH services"]+all["PUT services"]+all["POST events"]+all["PATCH events"] == 0, err
 	})
-	c.log.Info("quiet", "after", measure.Span(time.Since(began)))
+	c.log.Info("quiet", "after", measure.Span(time.Since(began)), "err", err)
+	if limited.Err() != nil {
+		return ctx.Err()
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,7 +70,7 @@ func TestRows(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	const ms = time.Millisecond
-	r := &report{figures: map[string]map[lab.RouterKind]figure{}}
+	r := &report{log: slog.New(slog.DiscardHandler), figures: map[string]map[lab.RouterKind]figure{}}
 	r.spans(apiKilled, lab.FRR, []time.Duration{300 * ms, 500 * ms})
 	r.spans(apiKilled, lab.BIRD, []time.Duration{200 * ms, 300 * ms})
 	r.spans(bfdVanish, lab.FRR, []time.Duration{200 * ms, 251 * ms})

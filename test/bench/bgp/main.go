@@ -134,7 +134,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	r := &report{config: c, began: time.Now(), figures: map[string]map[lab.RouterKind]figure{}}
+	r := &report{config: c, log: log, began: time.Now(), figures: map[string]map[lab.RouterKind]figure{}}
 	for _, part := range c.parts {
 		measured := map[string]func(context.Context, *report, *slog.Logger) error{nodesPart: measureNodes, addressesPart: measureAddresses}[part]
 		if err := measured(ctx, r, log.With("part", part)); err != nil {

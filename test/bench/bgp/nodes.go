@@ -367,9 +367,6 @@ func (k *cluster) rolled(ctx context.Context) error {
 					failed++
 				}
 			}
-			if result.Failed > 0 {
-				k.log.Info("requests failed", "router", kinds[j], "causes", result.Causes())
-			}
 			attempts += len(result.Attempts)
 			perSecond += float64(len(result.Attempts)) / result.End.Sub(result.Begin).Seconds()
 		}
@@ -540,7 +537,6 @@ func (k *cluster) vanishWatched(ctx context.Context, realtime bool) error {
 		}
 		over += time.Since(began)
 	}
-	k.log.Info("vanished", "routes", routes, "traffic", traffic, "sessions ended beside", flaps)
 	for j, kind := range kinds {
 		k.report.spans(keys[0], kind, routes[j])
 		k.report.spans(keys[1], kind, traffic[j])

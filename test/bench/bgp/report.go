@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -107,6 +108,7 @@ func addressRows() []row {
 // A report is everything that was measured.
 type report struct {
 	config  config
+	log     *slog.Logger
 	machine measure.Machine
 	figures map[string]map[lab.RouterKind]figure
 	began   time.Time
@@ -118,6 +120,7 @@ func (r *report) set(key string, kind lab.RouterKind, value float64, text string
 		r.figures[key] = map[lab.RouterKind]figure{}
 	}
 	r.figures[key][kind] = figure{value, text}
+	r.log.Info("measured", "what", key, "router", kind, "figure", text)
 }
 
 // spans notes times of which the worst counts.
