@@ -193,6 +193,7 @@ type wiring struct {
 	plane             *cp.ControlPlane // nil without a control plane
 	services          *svc.Controller  // nil without Services
 	keeper            *keeper          // nil without Services
+	early             *provisional     // nil without an elected control plane on a network
 	rivals            *rivals
 	looked            atomic.Bool // all Services were looked at
 	fit               *fitness
@@ -332,7 +333,7 @@ func (w *wiring) bothTell(other func(ha.Health, string)) func(ha.Health, string)
 // electControlPlane has the holder of the control plane's VIP elected.
 func (w *wiring) electControlPlane(led func(ha.Lead)) *ha.Election {
 	namespace, lease := leaseKey(w.c, w.c.Election.LeaseName)
-	return ha.NewElection(ha.Options{
+	options := ha.Options{
 		Namespace: namespace, Name: lease, Identity: w.c.Node.Name,
 		Timing:      timing(w.c),
 		Annotations: w.c.Election.LeaseAnnotations,
@@ -340,7 +341,14 @@ func (w *wiring) electControlPlane(led func(ha.Lead)) *ha.Election {
 		Granter: w.table, Members: w.members, AwaitHealth: true,
 		Led: led,
 		Log: w.log, Registerer: w.registry,
-	})
+	}
+	if w.sentinel == nil { // what is on no network cannot be asked for
+		return ha.NewElection(options)
+	}
+	w.early = &provisional{table: w.table, sentinel: w.sentinel, mandate: lease, log: w.log}
+	options.Alone, options.Provisional = w.early.alone, w.early.note
+	w.early.election = ha.NewElection(options)
+	return w.early.election
 }
 
 // everywhere says that every healthy node announces the control plane's VIP, without an election.
@@ -374,7 +382,7 @@ func (w *wiring) heard(present []vip.VIP) error {
 
 // met takes the word on somebody else who has a VIP of this node, or means to have it.
 func (w *wiring) met(addr netip.Addr, mac net.HardwareAddr, has bool) {
-	if w.keeper != nil && w.keeper.rival(addr, mac) || !has {
+	if w.keeper != nil && w.keeper.rival(addr, mac) || !has || w.early != nil && w.early.rival(addr, mac) {
 		return
 	}
 	w.rivals.met(addr, mac)

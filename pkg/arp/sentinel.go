@@ -358,6 +358,16 @@ func (s *Sentinel) Clear(ctx context.Context, vips []vip.VIP) {
 	}
 }
 
+// Alone says that nobody else on the wire has VIPs that are not on this node, or means to have one (RFC 5227 §2.1.1); of one
+// who does it tells the hardware address. It fails when that is not known: there is no VIP, or a link can not be asked by.
+func (s *Sentinel) Alone(ctx context.Context, vips []vip.VIP) (alone bool, owner net.HardwareAddr, err error) {
+	if vips = spread(askable(vips), sampleSize); len(vips) == 0 {
+		return false, nil, errors.New("there is no address that neighbours could be asked for")
+	}
+	owner, err = s.anybody(ctx, vips)
+	return owner == nil && err == nil && ctx.Err() == nil, owner, err
+}
+
 // Silent says that nobody else on the wire answers for VIPs that are not on this node, though he was asked twice. It is
 // false when that is not known: there is none, or a link can not be asked by. Of many VIPs a sample is asked for.
 func (s *Sentinel) Silent(ctx context.Context, vips []vip.VIP) bool {

@@ -88,14 +88,16 @@ type decision struct {
 	verdict verdict
 	until   time.Time // of a granted mandate
 	beyond  bool      // which goes on for want of the API alone
-	ask     bool      // whether the wire is clear for what is to be granted
-	listen  bool      // whether the holder whose Lease ran out answers on the wire
-	write   write
-	lease   *coordinationv1.Lease // what to write
-	wake    time.Time             // decide again at this time at the latest; zero waits for an event
-	why     string                // for the log, when the verdict changes
-	abort   bool                  // a claim or renewal under way is not wanted any more
-	done    bool                  // stopped, with nothing left to do
+	// provisional says that no Lease gives the mandate, and probe that the wire is to be asked whether it may be begun.
+	provisional, probe bool
+	ask                bool // whether the wire is clear for what is to be granted
+	listen             bool // whether the holder whose Lease ran out answers on the wire
+	write              write
+	lease              *coordinationv1.Lease // what to write
+	wake               time.Time             // decide again at this time at the latest; zero waits for an event
+	why                string                // for the log, when the verdict changes
+	abort              bool                  // a claim or renewal under way is not wanted any more
+	done               bool                  // stopped, with nothing left to do
 }
 
 // core is the election's state machine. It is told what happened (observe, wrote, failed, …) and decide
@@ -152,6 +154,7 @@ type core struct {
 	// earlier counts for nothing then.
 	alone    time.Time
 	keep     keeping
+	prov     provision
 	decided  bool // there was a verdict in this life
 	off      bool // the Granter has said that our addresses are off, since the last grant
 	stopping bool
@@ -348,7 +351,7 @@ func (c *core) choose(now time.Time) decision {
 	case !c.known && c.fed:
 		return decision{verdict: undecided}
 	case !c.known:
-		return decision{verdict: undecided, write: readAgain}
+		return c.provisionally(now)
 
 	case leaving && ours && !c.off:
 		return decision{verdict: revoked, why: why} // cleared will be told, then the Lease is given up
@@ -436,7 +439,7 @@ func (c *core) free(now time.Time) (bool, time.Time) {
 	if !c.until.After(now) { // a holder whose Lease was deleted makes it again at once
 		at = at.Add(c.delay)
 	}
-	at = latest(at, c.courtesy())
+	at = latest(latest(at, c.courtesy()), c.yields())
 	if at.Before(c.patience) {
 		at = c.patience
 	}

@@ -106,6 +106,12 @@ func say(d decision) string {
 	case revoked:
 		words = append(words, "revoked")
 	}
+	if d.provisional {
+		words = append(words, "provisionally")
+	}
+	if d.probe {
+		words = append(words, "probe")
+	}
 	if d.write != writeNothing {
 		words = append(words, [...]string{"", "create", "update", "release", "read"}[d.write])
 	}

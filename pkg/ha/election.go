@@ -71,6 +71,12 @@ type Options struct {
 	AwaitHealth bool
 	// Keeper has the mandate go on while the API does not answer; nil ends it when its time is up.
 	Keeper *Keeper
+	// Alone says that nobody else on the wire has what this instance claims, or means to have it; it may take a while, and
+	// ends with ctx. With it this instance holds provisionally as long as the API gives it no rights: until it can read the
+	// Lease, or Contest says that somebody else has what is held. nil has it wait for the Lease. Provisional is told when
+	// that begins and ends; may be nil. It must not block.
+	Alone       func(ctx context.Context) bool
+	Provisional func(on bool)
 	// Led is called when this instance becomes or ceases to be the holder; may be nil. It must not block.
 	Led func(Lead)
 	Log *slog.Logger
@@ -100,22 +106,24 @@ type Election struct {
 	vacant  time.Time  // since when nobody holds the Lease, or from when on unless it is renewed; zero before it was seen
 
 	// The fields below are touched by Run's goroutine alone.
-	core      core
-	applied   verdict
-	until     time.Time // of the last Grant
-	calling   bool      // an API call is under way
-	claiming  bool      // and it is one that makes or keeps the Lease ours
-	abortCall context.CancelFunc
-	beyond    bool               // the Keeper was told that the mandate goes on
-	clearing  context.CancelFunc // ends a Clear; nil while there is none
-	listening context.CancelFunc // ends a Silent likewise
-	revoking  bool
-	revoked   int // counts Grants and Revokes, so that a late answer is told from the present one
-	again     time.Time
-	leader    string
-	expects   time.Time // of the core, as the feed was told
-	namesake  bool      // it was said that another instance has our name
-	problem   string    // the last API failure that was logged
+	core        core
+	applied     verdict
+	until       time.Time // of the last Grant
+	calling     bool      // an API call is under way
+	claiming    bool      // and it is one that makes or keeps the Lease ours
+	abortCall   context.CancelFunc
+	beyond      bool               // the Keeper was told that the mandate goes on
+	clearing    context.CancelFunc // ends a Clear; nil while there is none
+	listening   context.CancelFunc // ends a Silent likewise
+	probing     context.CancelFunc // ends an Alone likewise
+	revoking    bool
+	revoked     int // counts Grants and Revokes, so that a late answer is told from the present one
+	again       time.Time
+	leader      string
+	expects     time.Time // of the core, as the feed was told
+	provisional bool      // this instance holds without a Lease
+	namesake    bool      // it was said that another instance has our name
+	problem     string    // the last API failure that was logged
 }
 
 type fitness struct {
@@ -162,7 +170,7 @@ func newElection(o Options) *Election {
 		core: core{namespace: o.Namespace, name: o.Name, id: o.Identity, timing: o.Timing, grace: expiryGrace,
 			annotations: o.Annotations, labels: o.Labels, owner: o.Owner, delay: delayOf(o.Rank, o.Timing)},
 	}
-	e.core.keep.on = o.Keeper != nil
+	e.core.keep.on, e.core.prov.on = o.Keeper != nil, o.Alone != nil
 	e.choose = e.core.decide
 	return e
 }
@@ -247,6 +255,7 @@ func (e *Election) Run(ctx context.Context) error {
 	defer work.Wait()
 	defer endCalls()
 	defer e.goesOn(false)
+	defer e.provision(decision{})
 	if e.company != nil {
 		defer e.join(calls)()
 	} else {
@@ -321,6 +330,7 @@ func (e *Election) next(d decision, now time.Time) time.Duration {
 func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, now time.Time) {
 	e.look(ctx, work, d.ask)
 	e.listen(ctx, work, d.listen)
+	e.probe(ctx, work, d.probe)
 	switch {
 	case d.verdict == granted && (e.applied != granted || !d.until.Equal(e.until)):
 		e.o.Granter.Grant(e.o.Mandate, d.until)
@@ -334,6 +344,7 @@ func (e *Election) apply(ctx context.Context, work *sync.WaitGroup, d decision, 
 		e.applied = d.verdict
 	}
 	e.goesOn(d.beyond)
+	e.provision(d)
 	switch {
 	case e.claiming && d.abort:
 		e.abortCall()
@@ -406,12 +417,15 @@ func (e *Election) changed(before verdict, d decision) {
 	led := d.verdict == granted
 	e.turn.hold(led)
 	var lead Lead
-	if led {
+	switch {
+	case led && d.provisional:
+		lead = Lead{Held: true}
+	case led:
 		lead = e.core.lead
 		e.log.Info("this node holds the Lease", "node", e.o.Identity, "why", lead.Why, "from", lead.From, "silent", lead.Silent.Round(time.Millisecond))
 		e.metrics.leader.Set(1)
 		e.metrics.transitions.Inc()
-	} else if before == granted {
+	case before == granted:
 		e.log.Info("this node does not hold the Lease any more", "node", e.o.Identity, "why", d.why)
 		e.metrics.leader.Set(0)
 	}
@@ -485,6 +499,7 @@ func (e *Election) ended(d decision, started time.Time, verb string, lease *coor
 	switch {
 	case answers(err):
 		e.line.answered(started, now, e.o.Timing.Retry)
+		e.core.answered(err)
 	case !aborted:
 		e.line.lost(started)
 	}
