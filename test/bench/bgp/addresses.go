@@ -127,7 +127,7 @@ func measureAddresses(ctx context.Context, r *report, log *slog.Logger) (err err
 	if r.machine, err = measure.Describe(ctx, c.Lab, c.binary); err != nil {
 		return err
 	}
-	if err := c.load.PutAll(ctx, 0, r.config.n); err != nil {
+	if _, err := c.load.CreateAll(ctx, 0, r.config.n); err != nil {
 		return err
 	}
 	for j, kind := range kinds {

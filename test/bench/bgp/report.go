@@ -268,7 +268,7 @@ Measured by `+"`%s`"+` on %s, in %d minutes. It needs root and Debian or Ubuntu,
   %d requests a second, each over a new connection, first behind FRR and then behind BIRD. A connection that is reset within 0.2 s of a change of
   the router's next hops was open when the router sent its packets to another node, and is not counted as failed.
 - %s addresses: one worker with an instance as a DaemonSet has one of the routers as its peer. The Services are there before it starts, with
-  an EndpointSlice each: the bench has written them into etcd, as an API server would have. At the first start none has a status, and the instance writes all of them while it
+  an EndpointSlice each; creating them is not measured. At the first start none has a status, and the instance writes all of them while it
   announces; that is measured with FRR only. Each time is a single one, but for one more Service, which is created %d times and
   deleted again: from the API server's answer, or when the bench's own watch shows the Service if that is sooner, until FRR logs that
   it was told, or the kernel has the route. Its EndpointSlice is there already. At rest: %s after the last status and Event.

@@ -1,24 +1,18 @@
 package measure
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
 	"kube-vip.io/kube-vip/pkg/svc"
@@ -43,8 +37,6 @@ type Services struct {
 	// Nodes have a ready endpoint of each.
 	Nodes []*lab.Node
 	Log   *slog.Logger
-
-	server *lab.Node // whose API server it is
 }
 
 // NewServices has none created yet. They are created at the API server of the lab's first node.
@@ -52,7 +44,7 @@ func NewServices(l *lab.Lab, nodes []*lab.Node, log *slog.Logger) (*Services, er
 	api := l.Config(l.Nodes[0].Host, netip.AddrPortFrom(l.Nodes[0].Addr(), apiPort))
 	api.ContentType, api.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(api)
-	return &Services{Client: client, Nodes: nodes, Log: log, server: l.Nodes[0]}, err
+	return &Services{Client: client, Nodes: nodes, Log: log}, err
 }
 
 // Number names the i-th Service and gives it its address.
@@ -162,108 +154,6 @@ func (s *Services) CreateAll(ctx context.Context, from, to int) (time.Duration, 
 	took := time.Since(began)
 	s.Log.Info("created Services", "took", Span(took))
 	return took, err
-}
-
-// PutAll is CreateAll for whoever does not measure that: it writes what the API server would have written into its etcd, and
-// starts that anew, for it takes what others write for faults that it has to mend. With ten thousand that takes seconds in place of minutes, since
-// at each Service an API server counts all that there are.
-func (s *Services) PutAll(ctx context.Context, from, to int) error {
-	const perRequest = 40 // three objects each, and etcd takes 128 (its max-txn-ops)
-	began := time.Now()
-	if err := s.server.API.Kill(); err != nil {
-		return err
-	}
-	for at := from; at < to; at += perRequest {
-		var puts []put
-		for i := at; i < min(at+perRequest, to); i++ {
-			some, err := s.stored(i, began)
-			if err != nil {
-				return err
-			}
-			puts = append(puts, some...)
-		}
-		if err := s.put(ctx, puts); err != nil {
-			return fmt.Errorf("write Services into etcd: %w", err)
-		}
-	}
-	if err := s.server.API.Start(); err != nil {
-		return err
-	}
-	if err := s.server.API.WaitReady(ctx); err != nil {
-		return err
-	}
-	s.Log.Info("wrote Services into etcd", "from", from, "to", to, "took", Span(time.Since(began)))
-	return nil
-}
-
-// put is a key of etcd and its value, in the JSON of etcd's gateway (etcdserverpb.RequestOp).
-type put struct {
-	Put struct {
-		Key   []byte `json:"key"`
-		Value []byte `json:"value"`
-	} `json:"request_put"`
-}
-
-// stored is what an API server stores of the i-th Service: itself, the EndpointSlice, and whose the cluster address is.
-func (s *Services) stored(i int, now time.Time) ([]put, error) {
-	service, slice := Service(i), s.endpoints(i)
-	cluster := netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)}).String()
-	single, within := corev1.IPFamilyPolicySingleStack, corev1.ServiceInternalTrafficPolicyCluster
-	service.Spec.ClusterIP, service.Spec.ClusterIPs = cluster, []string{cluster}
-	service.Spec.IPFamilies, service.Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol}, &single
-	service.Spec.SessionAffinity, service.Spec.InternalTrafficPolicy = corev1.ServiceAffinityNone, &within
-	service.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
-	address := &networkingv1.IPAddress{
-		ObjectMeta: metav1.ObjectMeta{Name: cluster, Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: string(corev1.IPv4Protocol), networkingv1.LabelManagedBy: "ipallocator.k8s.io",
-		}},
-		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: service.Namespace, Name: service.Name}},
-	}
-	service.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
-	slice.TypeMeta = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}
-	address.TypeMeta = metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IPAddress"}
-	var puts []put
-	for _, o := range []struct {
-		key    string
-		object metav1.Object
-	}{
-		{"/registry/ipaddresses/" + cluster, address},
-		{"/registry/endpointslices/" + slice.Namespace + "/" + slice.Name, slice},
-		{"/registry/services/specs/" + service.Namespace + "/" + service.Name, service},
-	} {
-		o.object.SetUID(uuid.NewUUID())
-		o.object.SetCreationTimestamp(metav1.NewTime(now))
-		text, err := json.Marshal(o.object)
-		if err != nil {
-			return nil, fmt.Errorf("encode %s: %w", o.key, err)
-		}
-		var p put
-		p.Put.Key, p.Put.Value = []byte(o.key), text
-		puts = append(puts, p)
-	}
-	return puts, nil
-}
-
-// put writes into the etcd of the API server's node, all or nothing.
-func (s *Services) put(ctx context.Context, puts []put) error {
-	body, err := json.Marshal(map[string]any{"success": puts})
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:2379/v3/kv/txn", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := s.server.HTTPClient(nil).Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, answer)
-	}
-	return err
 }
 
 // each does something for each number of a range, many at a time.
