@@ -171,6 +171,33 @@ func sessionsBFD(t *testing.T, s *sessioned) {
 			t.Errorf("%s: the log does not say that the session is down for %s", one, text)
 		}
 	}
-	s.up(t, watched...)
+	s.settle(t, watched)
 	still()
+}
+
+// settle waits until sessions and their BFD are up and stay so: a router that goes on after a pause may take a path up that it
+// forgets right away, as its own session has ended meanwhile.
+func (s *sessioned) settle(t *testing.T, watched []*bgpSession) {
+	t.Helper()
+	const quiet = 2 * time.Second
+	var since time.Time
+	flaps := -1
+	eventually(t, "sessions with BFD are up and stay so", func() (bool, error) {
+		ok, ended, view := true, 0, s.view(t)
+		for _, one := range watched {
+			seen := view(one)
+			ok, ended = ok && seen.Established(), ended+seen.Flaps
+		}
+		for _, r := range s.routers() {
+			paths, err := r.BFD(within(t, patience))
+			if err != nil {
+				return false, err
+			}
+			ok = ok && len(paths) == len(theBFD()) && !slices.ContainsFunc(paths, func(b lab.BFDSession) bool { return b.State != "Up" })
+		}
+		if !ok || ended != flaps {
+			flaps, since = ended, time.Now()
+		}
+		return ok && time.Since(since) > quiet, nil
+	})
 }

@@ -259,11 +259,12 @@ func (s *sessioned) find(t *testing.T, router *lab.Router, name string) *bgpSess
 func (s *sessioned) steady(t *testing.T, but ...*bgpSession) (still func()) {
 	t.Helper()
 	sessions := slices.DeleteFunc(s.lasting(), func(one *bgpSession) bool { return slices.Contains(but, one) })
+	reasons := map[string]string{}
 	flaps := func() map[string]int {
 		count, view := map[string]int{}, s.view(t)
 		for _, one := range sessions {
 			seen := view(one)
-			count[one.String()] = seen.Flaps
+			count[one.String()], reasons[one.String()] = seen.Flaps, seen.Reason
 			if !seen.Established() {
 				t.Errorf("%s: %+v", one, seen)
 			}
@@ -276,7 +277,7 @@ func (s *sessioned) steady(t *testing.T, but ...*bgpSession) (still func()) {
 		now := flaps()
 		for name := range before {
 			if before[name] != now[name] {
-				t.Errorf("%s: it had ended %d times before, and has %d times now", name, before[name], now[name])
+				t.Errorf("%s: it had ended %d times before, and has %d times now: %s", name, before[name], now[name], reasons[name])
 			}
 		}
 	}
