@@ -76,8 +76,11 @@ func (list allSpeaking) render(now time.Time) string {
 func (list allSpeaking) rows(now time.Time) [][]string {
 	rows := [][]string{{"NODE", "PEER", "AS", "STATE", "SINCE", "BFD", "ROUTES", "ENDED", "WHY"}}
 	for _, s := range list {
-		if s.Error != "" {
+		switch {
+		case s.Error != "":
 			rows = append(rows, []string{s.Node, "-", "-", "-", "-", "-", "-", "-", s.Error})
+		case len(s.Peers) == 0:
+			rows = append(rows, []string{s.Node, "-", "-", "-", "-", "-", "-", "-", "there is no peer for this node"})
 		}
 		for _, peer := range s.Peers {
 			state, why, bfd := string(peer.State), cmp.Or(peer.Error, peer.Lacks), cmp.Or(peer.BFD, "-")

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"kube-vip.io/kube-vip/pkg/bgp"
@@ -13,7 +14,8 @@ import (
 	"kube-vip.io/kube-vip/pkg/svc"
 )
 
-// speakingWorld is goldenWorld by BGP: cp1 has a session and a peer that lacks something, cp2 has none, cp3 has stopped.
+// speakingWorld is goldenWorld by BGP: cp1 has a session and a peer that lacks something, cp2 has none, cp3 has stopped, and w1
+// has no peers.
 func speakingWorld(t *testing.T) svc.World {
 	t.Helper()
 	w := goldenWorld()
@@ -36,6 +38,14 @@ func speakingWorld(t *testing.T) svc.World {
 			l.Annotations[peersNote] = string(text)
 		}
 	}
+	none := &coordinationv1.Lease{}
+	for _, l := range w.Leases {
+		if l.Name == ha.MemberPrefix+"cp1" {
+			l.DeepCopyInto(none)
+			none.Name, none.Spec.HolderIdentity, none.Annotations[peersNote] = ha.MemberPrefix+"w1", new("w1"), "[]"
+		}
+	}
+	w.Leases = append(w.Leases, none)
 	return w
 }
 
