@@ -458,7 +458,7 @@ func Settings() []Setting {
 		{
 			Name: "bgpDrain", Env: []string{"bgp_drain"}, Key: "bgpDrain",
 			Default: "2", Example: "10", Group: groupBGP,
-			Usage: "seconds for which routes stay, marked with GRACEFUL_SHUTDOWN (RFC 8326), before they are withdrawn: when the instance stops, when the node is cordoned or excluded, and when its API server says that it is not well; decimals allowed, 0 withdraws at once",
+			Usage: "seconds for which routes stay, marked with GRACEFUL_SHUTDOWN (RFC 8326), before they are withdrawn: when the instance stops, when the node is cordoned, excluded or not ready, and when its API server says that it is not well; decimals allowed, 0 withdraws at once",
 			bind:  func(c *Config) pflag.Value { return span{p: &c.BGP.Drain, unit: time.Second, max: longestDrain} },
 		},
 		{

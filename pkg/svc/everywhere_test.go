@@ -149,6 +149,25 @@ func TestDrain(t *testing.T) {
 		d.expect(t, claimed, claimed)
 		told("when it is not at last", "10.1.0.7 false")
 
+		// It is to have another address meanwhile: the old one is not its own any more.
+		nodes(node("n1", cordon))
+		told("when it is cordoned once more", "10.1.0.7 true")
+		s = service("a", asking("10.1.0.8"), annotated(EndpointlessAnnotation, "true"))
+		nodes()
+		d.expect(t, gone)
+		s = service("a", asking("10.1.0.7"), annotated(EndpointlessAnnotation, "true"))
+		nodes(node("n1"))
+		d.expect(t, claimed, claimed)
+		told("when it is back once more", "10.1.0.7 false")
+
+		// Another Service comes to share it meanwhile.
+		nodes(node("n1", cordon))
+		j.see(t, service("c", asking("10.1.0.7"), annotated(EndpointlessAnnotation, "true"), ported(82, corev1.ProtocolTCP)))
+		d.expect(t, gone)
+		told("when it is shared", "10.1.0.7 true", "10.1.0.7 false")
+		nodes(node("n1"))
+		d.lines, drained = nil, nil
+
 		// One that shares the address may stay.
 		other := service("b", asking("10.1.0.7"), annotated(EndpointlessAnnotation, "true"), ported(81, corev1.ProtocolTCP))
 		j.see(t, other)

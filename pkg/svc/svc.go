@@ -94,7 +94,7 @@ type Options struct {
 	// that, and of how many ready endpoints it has on this node; of a Service that is gone it is told no address. Its
 	// error, about an annotation, is told to the Service's user. It must not block, and may be nil.
 	Traits func(service string, addrs []netip.Addr, traits map[string]string, endpoints int) error
-	// Drain is for how long a node that is cordoned, or excluded, and could serve a Service goes on to hold its addresses where
+	// Drain is for how long a node that is cordoned, excluded or not ready, and could serve a Service goes on to hold its addresses where
 	// every node does, and Drained is told of it at the beginning, and when it stays after all; may be nil. It must not block.
 	Drain   time.Duration
 	Drained func(addrs []netip.Addr, on bool)
@@ -695,6 +695,10 @@ func (c *Controller) lingers(key string, r *entry, p Plan) bool {
 		r.leaving = time.Time{}
 		c.o.Drained(p.Addrs, false)
 	case p.Candidate || !p.Leaves || c.o.Drain == 0 || len(r.owners) == 0 || c.o.Everywhere == "":
+	case !r.holds(p.Addrs): // what is held is not the Service's any more
+	case !r.leaving.IsZero() && !c.alone(p.Addrs):
+		c.o.Drained(p.Addrs, false) // another Service has come to share it, and may stay
+		r.leaving = time.Now()
 	case !r.leaving.IsZero():
 		return time.Now().Before(r.leaving)
 	case c.alone(p.Addrs):
@@ -705,6 +709,11 @@ func (c *Controller) lingers(key string, r *entry, p Plan) bool {
 		return true
 	}
 	return false
+}
+
+// holds says that what was claimed for the Service is just that.
+func (r *entry) holds(addrs []netip.Addr) bool {
+	return len(r.places) == len(addrs) && !slices.ContainsFunc(r.places, func(p vip.Place) bool { return !slices.Contains(addrs, p.VIP.Addr()) })
 }
 
 // alone says that no two Services share one of the addresses: one of them may stay.
