@@ -74,8 +74,8 @@ type Sentinel struct {
 	suspects     chan claim
 	in           func(func()) // calls its argument where the wire is
 
-	mu     sync.Mutex // guards the fields below
-	on     bool
+	mu     sync.Mutex            // guards the fields below
+	on     int                   // how many want it watched closely
 	held   map[netip.Addr]bool   // whose claims matter
 	recent map[claim][]time.Time // claims of these
 	all    bool                  // somebody else has one of them: all are to be asked for
@@ -103,10 +103,13 @@ func NewSentinel(o SentinelOptions) *Sentinel {
 	}
 }
 
-// Watch has the wire watched closely from now on, or not any more. It does not block.
+// Watch has the wire watched closely from now on, or not any more: as long as somebody who said so has not taken it back. It
+// does not block.
 func (s *Sentinel) Watch(on bool) {
 	s.mu.Lock()
-	s.on = on
+	if s.on++; !on {
+		s.on = max(s.on-2, 0)
+	}
 	clear(s.recent)
 	s.mu.Unlock()
 	select {
@@ -156,7 +159,7 @@ func (s *Sentinel) Run(ctx context.Context) error {
 // turn begins a look: it says whether to watch closely, and whether to ask for all of what is held.
 func (s *Sentinel) turn(held []vip.VIP) (on, all bool) {
 	s.mu.Lock()
-	on, all = s.on, s.all
+	on, all = s.on > 0, s.all
 	s.all, s.held = false, make(map[netip.Addr]bool, len(held))
 	for _, v := range held {
 		s.held[bare(v.Addr())] = true

@@ -288,6 +288,7 @@ func (c *core) wrote(now, started time.Time, lease *coordinationv1.Lease) {
 			c.resume(now, last)
 		}
 		c.renewed, c.until, c.fresh = started, started.Add(c.timing.Renew), false
+		c.prov.held = false
 		c.keep.beyond = false
 	}
 }
@@ -329,8 +330,9 @@ func (c *core) decide(now time.Time) decision {
 		// Whatever becomes of our Lease and of a call under way, only a new renewal gives a mandate again: the
 		// Lease may be given up at any moment from now on.
 		c.until, c.decided = time.Time{}, true
-		c.keep.beyond = false
+		c.keep.beyond, c.prov.held = false, false
 	}
+	d.provisional = d.verdict == granted && c.prov.held
 	d.beyond = c.keep.beyond
 	if d.write != writeNothing && now.Before(c.retry) {
 		d.write, d.lease = writeNothing, nil

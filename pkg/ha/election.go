@@ -499,9 +499,11 @@ func (e *Election) ended(d decision, started time.Time, verb string, lease *coor
 	switch {
 	case answers(err):
 		e.line.answered(started, now, e.o.Timing.Retry)
-		e.core.answered(err)
 	case !aborted:
 		e.line.lost(started)
+	}
+	if !aborted {
+		e.core.called(now, err)
 	}
 	switch {
 	case err != nil && overtaken(err):

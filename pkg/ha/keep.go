@@ -68,8 +68,8 @@ func (c *core) margin() time.Duration {
 // contested is told that somebody else claims on the wire what we hold. While the API answers that is nobody with a
 // right to it.
 func (c *core) contested() {
-	if c.keep.beyond || c.prov.held && !c.known {
-		c.until = time.Time{}
+	if c.keep.beyond || c.prov.held {
+		c.until, c.prov.held = time.Time{}, false
 	}
 }
 

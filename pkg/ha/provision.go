@@ -14,7 +14,10 @@ const (
 	provisionFor = 2 * time.Second
 	// provisionPause is the least time between two looks at the wire for one, and provisionJitter what is added by chance:
 	// two instances that look at the same time both find each other, and neither begins (RFC 5227 §2.1.1).
-	provisionPause  = 500 * time.Millisecond
+	provisionPause = 500 * time.Millisecond
+	// provisionAfter is for how long the API has to give no rights first: one that has just started says so before it has
+	// read who has which.
+	provisionAfter  = 2 * time.Second
 	provisionJitter = time.Second
 )
 
@@ -24,7 +27,8 @@ const (
 // word, as ever. It begins only before this process has seen the Lease.
 type provision struct {
 	on     bool      // this instance may
-	denied bool      // the last answer of the API was that this instance has no rights
+	denied bool      // what came of the last call was that this instance has no rights
+	since  time.Time // since when that is so; zero when it is not
 	held   bool      // the mandate is provisional
 	again  time.Time // the wire is not asked before
 	met    time.Time // when the wire had somebody else; zero while it had not
@@ -38,6 +42,10 @@ func (c *core) provisionally(now time.Time) decision {
 		d.verdict, d.why = revoked, "it was held provisionally, and that is over"
 	}
 	may := p.on && p.denied && c.health == Healthy && c.patience.IsZero()
+	if begins := p.since.Add(provisionAfter); may && !p.held && now.Before(begins) {
+		d.wake = begins
+		return d
+	}
 	switch {
 	case p.held && c.health != Healthy, !c.until.After(now):
 		p.held, c.until = false, time.Time{}
@@ -46,7 +54,7 @@ func (c *core) provisionally(now time.Time) decision {
 	}
 	switch {
 	case p.held:
-		d.verdict, d.until, d.provisional = granted, c.until, true
+		d.verdict, d.until = granted, c.until
 		d.wake = c.until.Add(-provisionFor * 3 / 4)
 	case may && now.Before(p.again):
 		d.wake = p.again
@@ -74,9 +82,16 @@ func (c *core) yields() time.Time {
 	return c.seen.Add(3 * c.timing.Retry)
 }
 
-// answered is told what the API said to a call, if it said anything.
-func (c *core) answered(err error) {
-	c.prov.denied = apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+// called is told what came of a call.
+func (c *core) called(now time.Time, err error) {
+	p := &c.prov
+	p.denied = apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+	switch {
+	case !p.denied && !p.held:
+		p.since = time.Time{}
+	case p.denied && p.since.IsZero():
+		p.since = now
+	}
 }
 
 // probe has the wire asked whether what is to be held provisionally is free, while that is asked for.

@@ -12,9 +12,16 @@ import (
 // TestProvision: what a node does whose API server is well and gives it no rights.
 func TestProvision(t *testing.T) {
 	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
-	denied := func(b *bench) { b.answered(apierrors.NewForbidden(leases, "lock", nil)); b.failed(b.now, false) }
-	unauthorized := func(b *bench) { b.answered(apierrors.NewUnauthorized("who are you")); b.failed(b.now, false) }
-	broken := func(b *bench) { b.answered(apierrors.NewInternalError(errors.New("no store"))); b.failed(b.now, false) }
+	once := func(b *bench) { b.called(b.now, apierrors.NewForbidden(leases, "lock", nil)); b.failed(b.now, false) }
+	denied := func(b *bench) { // for long enough
+		once(b)
+		b.prov.since = b.now.Add(-provisionAfter)
+	}
+	unauthorized := func(b *bench) { b.called(b.now, apierrors.NewUnauthorized("who are you")); b.failed(b.now, false) }
+	broken := func(b *bench) {
+		b.called(b.now, apierrors.NewInternalError(errors.New("no store")))
+		b.failed(b.now, false)
+	}
 	asks := func(alone bool) event { return func(b *bench) { b.probed(b.now, alone, 600*time.Millisecond) } }
 	retry := func(b *bench) { b.retry = time.Time{} } // when a call is made is told of elsewhere
 	contested := func(b *bench) { b.contested() }
@@ -37,6 +44,21 @@ func TestProvision(t *testing.T) {
 			{0.8, nothing, "granted until 2.8s, provisionally, read, wake 1.3s"},
 			{60, nothing, "revoked, probe, read"}, // the process was stopped all the while
 		},
+		"an API server that has just started": {
+			{0, all(once, retry), "undecided, read, wake 2s"},
+			{1, all(once, retry), "undecided, read, wake 2s"},
+			{1.9, reads(nil), "revoked, create"},
+		},
+		"an API server that gives none for a while": {
+			{0, all(once, retry), "undecided, read, wake 2s"},
+			{1, all(broken, retry), "undecided, read"},
+			{1.5, all(once, retry), "undecided, read, wake 3.5s"},
+			{3.5, nothing, "undecided, probe, read"},
+		},
+		"the Lease is contested before it is written": append(begin[:2:2],
+			step{1, reads(nil), "granted until 2.3s, provisionally, create, wake 2.3s"},
+			step{1.1, contested, "revoked, create"},
+		),
 		"somebody on the wire": {
 			{0, all(denied, retry), "undecided, probe, read"},
 			{0.3, asks(false), "undecided, read, wake 900ms"},
@@ -65,12 +87,12 @@ func TestProvision(t *testing.T) {
 		},
 		"its health is not known": {{0, all(waitsForHealth, denied, retry), "undecided, read"}},
 		"there is no Lease": append(begin[:2:2],
-			step{1, reads(nil), "granted until 2.3s, create, wake 2.3s"},
+			step{1, reads(nil), "granted until 2.3s, provisionally, create, wake 2.3s"},
 			step{1.1, accepted(10, 0.1), "granted until 4s, wake 2s"},
 		),
 		"the Lease is another's": append(begin[:2:2], step{1, reads(record("node-2", 9, 0)), "revoked, wake 6.25s"}),
 		"the Lease is ours": append(begin[:2:2],
-			step{1, reads(record("node-1", 9, 0)), "granted until 2.3s, update, wake 2.3s"},
+			step{1, reads(record("node-1", 9, 0)), "granted until 2.3s, provisionally, update, wake 2.3s"},
 			step{1.1, accepted(10, 0.1), "granted until 4s, wake 2s"},
 		),
 		"a watch shows the Lease": append(begin[:2:2], step{1, watched(record("node-2", 9, 0)), "revoked, wake 6.25s"}),
