@@ -197,6 +197,7 @@ type wiring struct {
 	rivals            *rivals
 	looked            atomic.Bool // all Services were looked at
 	fit               *fitness
+	unknown           atomic.Int32 // parts of the instance that do not know yet what is to be held
 	version           string
 }
 
@@ -273,11 +274,12 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 	_, lease := leaseKey(w.c, w.c.Election.LeaseName)
 	options := cpOptions(w.c, w.log, w.registry, w.network)
 	options.Claimer, options.Mandate, options.TLS = w.table, lease, w.access.LocalTLS
-	answers := func(bool) {}
+	answers, known := func(bool) {}, w.awaited()
 	options.Listener = func(h cp.Health) {
 		w.access.SetLocalHealthy(h.Serving)
 		answers(h.Answers)
 		w.fit.judged(standing(h), h.Reason)
+		known()
 	}
 	led := func(l ha.Lead) {
 		w.plane.Holding(l.Held)
@@ -363,13 +365,24 @@ func (w *wiring) wireRoutes() error {
 	namespace, _ := leaseKey(w.c, w.c.Election.LeaseName)
 	w.peers = &routing{
 		c: w.c.BGP, node: w.c.Node.Name, where: namespace, client: w.watches, events: events.New(writes, w.c.Node.Name, "what becomes of BGP sessions", w.log), speaker: w.routes, links: w.network.Links, log: w.log,
-		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), publish: w.publishPeers,
+		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), paced: make(chan struct{}, 1), up: map[string]bool{}, publish: w.publishPeers,
 		secrets: map[config.SecretRef]secretData{}, faced: map[string]bgp.Peer{}, family: map[string]netip.Addr{},
 	}
 	w.peers.paths = bfd.New(bfd.Options{Changed: w.peers.changed, Log: w.log, Registerer: w.registry})
 	w.speakers = append(w.speakers, w.peers, w.peers.paths, w.peers.events)
 	w.leave = func(ctx context.Context) { w.routes.Leave(ctx, w.c.BGP.Drain) }
 	return nil
+}
+
+// awaited counts a part of the instance of which the routes depend, and is told once by what it returns that this part knows
+// what is to be held. It is called before anything runs.
+func (w *wiring) awaited() (known func()) {
+	w.unknown.Add(1)
+	return sync.OnceFunc(func() {
+		if w.unknown.Add(-1) == 0 && w.routes != nil {
+			w.routes.Complete()
+		}
+	})
 }
 
 // heard tells the Services which VIPs are on this node.

@@ -55,8 +55,11 @@ type routing struct {
 	// publish has others see how it stands, atOnce or when something else is written.
 	publish func(atOnce bool)
 
-	stir chan struct{}   // holds at most one token: something may have changed
-	lost chan bfd.Status // paths that were lost
+	stir  chan struct{}   // holds at most one token: something may have changed
+	lost  chan bfd.Status // paths that were lost
+	paced chan struct{}   // holds at most one token: a path has changed
+
+	up map[string]bool // the paths that are good; of the Detector's goroutine
 
 	// The fields below belong to Run's own goroutine.
 	object   *corev1.Node // nil while it is not known
@@ -64,6 +67,7 @@ type routing struct {
 	file     config.PeersFile
 	filed    bool // the file was read once
 	said     string
+	warned   string                          // said in an Event
 	secrets  map[config.SecretRef]secretData // by namespace and name
 	faced    map[string]bgp.Peer             // peers with the next hops that were found last
 	id       netip.Addr                      // the router ID that was found; it stays
@@ -95,8 +99,10 @@ func (r *routing) Run(ctx context.Context) error {
 			r.said = text
 			if err != nil {
 				r.log.Warn("BGP peers are not all that they are to be", "why", text)
-				r.events.Warn(r.self(), reasonPeers, "BGP peers are not all that they are to be: "+text)
 			}
+		}
+		if text := r.said; text != r.warned && (text == "" || r.events.Warn(r.self(), reasonPeers, "BGP peers are not all that they are to be: "+text)) {
+			r.warned = text
 		}
 		if r.informer == nil && r.needsNode() {
 			r.watchNode(ctx, &work)
@@ -118,14 +124,22 @@ func (r *routing) watchPaths(ctx context.Context) {
 			return
 		case s := <-r.lost:
 			r.speaker.Lost(s.Key, "BFD: "+s.Diagnostic.String())
+		case <-r.paced:
+			r.publish(true)
 		}
 	}
 }
 
-// changed takes the Detector's word on a path. A neighbour whose operator has ended BFD may be reached as well as ever.
+// changed takes the Detector's word on a path. One that never was good is not lost, and a neighbour whose operator has ended
+// BFD may be reached as well as ever. It does not block: packets wait for it.
 func (r *routing) changed(_ string, s bfd.Status) {
-	defer r.publish(true)
-	if s.State != bfd.Down || s.RemoteState == bfd.AdminDown || s.Diagnostic == bfd.NoDiagnostic {
+	select {
+	case r.paced <- struct{}{}:
+	default: // a token is there already
+	}
+	was := r.up[s.Key]
+	r.up[s.Key] = s.State == bfd.Up
+	if !was || s.State != bfd.Down || s.RemoteState == bfd.AdminDown || s.Diagnostic == bfd.NoDiagnostic {
 		return
 	}
 	select {

@@ -42,8 +42,8 @@ func (w *wiring) wireServices(plane *cp.ControlPlane) error {
 	namespace, lease := leaseKey(w.c, w.c.Services.LeaseName)
 	options.Mandate = lease
 	options.Claimer, options.Links = w.table, w.network
-	complete := w.table.Await()
-	options.Complete = func() { complete(); w.looked.Store(true) }
+	complete, known := w.table.Await(), w.awaited()
+	options.Complete = func() { complete(); w.looked.Store(true); known() }
 	options.Prober = arp.NewProber(arp.ProberOptions{Log: w.log})
 	everyone := w.everyService(&options)
 	if plane != nil {

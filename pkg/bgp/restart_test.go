@@ -85,6 +85,7 @@ func TestRestart(t *testing.T) {
 	p.Restart = 40 * time.Second
 	first := lay(t, r, us)
 	before, stop := speaker(t, Options{})
+	before.Complete()
 	_ = before.Sync(held("198.51.100.1", "198.51.100.2"))
 	if err := before.SetPeers([]Peer{first.by(p)}); err != nil {
 		t.Fatal(err)
@@ -119,6 +120,7 @@ func TestRestart(t *testing.T) {
 		t.Error("there is a session before anything is there to be announced, which has the router forget everything")
 	}
 	_ = after.Sync(held("198.51.100.1"))
+	after.Complete()
 	eventually(t, "what is not announced any more is gone", func() bool { return len(r.routes(t)) == 1 })
 	cancel()
 	work.Wait()

@@ -37,6 +37,8 @@ type session struct {
 
 	kick chan struct{} // holds at most one token: want has something that was not announced
 
+	// complete is closed once all that is to be announced at the start is known.
+	complete <-chan struct{}
 	// restarted says that this process has had no session with the peer yet, who may have our routes from an earlier one.
 	restarted bool
 
@@ -112,39 +114,55 @@ func (s *session) set(want map[netip.Prefix]route) {
 	s.table.Lock()
 	s.mu.Lock()
 	s.want = want
-	var gone []route
-	for prefix, r := range s.out {
-		if _, stays := want[prefix]; !stays {
-			gone = append(gone, r)
-			delete(s.out, prefix)
-		}
-	}
-	from := s.server
 	s.mu.Unlock()
-	switch {
-	case from == nil || len(gone) == 0:
-	case len(want) == 0: // a request for each of thousands takes its time
-		if err := from.DeletePath(context.Background(), &api.DeletePathRequest{}); err != nil {
-			s.log.Warn("routes could not be withdrawn", "err", err)
-		}
-	default:
-		for _, r := range gone {
-			path, err := r.path(s.peer)
-			if err == nil {
-				err = from.DeletePath(context.Background(), &api.DeletePathRequest{Path: path})
-			}
-			if err != nil {
-				s.log.Warn("route could not be withdrawn", "prefix", r.prefix.String(), "err", err)
-			}
-		}
-		s.did("withdrawn", len(gone))
-	}
+	s.withdraw()
 	s.table.Unlock()
 	select {
 	case s.kick <- struct{}{}:
 	default: // a token is there already
 	}
 	s.count()
+}
+
+// withdraw takes what is not wanted out of gobgp's table. What stays there for a fault is tried again when something
+// changes, and by the look every now and then. Called with table held.
+func (s *session) withdraw() {
+	s.mu.Lock()
+	from, all := s.server, len(s.want) == 0
+	var gone []route
+	for prefix, r := range s.out {
+		if _, stays := s.want[prefix]; !stays {
+			gone = append(gone, r)
+		}
+	}
+	s.mu.Unlock()
+	if from == nil || len(gone) == 0 {
+		return
+	}
+	if all { // a request for each of thousands takes its time
+		if err := from.DeletePath(context.Background(), &api.DeletePathRequest{}); err != nil {
+			s.log.Warn("routes could not be withdrawn", "err", err)
+			return
+		}
+	}
+	did := 0
+	for _, r := range gone {
+		if !all {
+			path, err := r.path(s.peer)
+			if err == nil {
+				err = from.DeletePath(context.Background(), &api.DeletePathRequest{Path: path})
+			}
+			if err != nil {
+				s.log.Warn("route could not be withdrawn", "prefix", r.prefix.String(), "err", err)
+				continue
+			}
+		}
+		s.mu.Lock()
+		delete(s.out, r.prefix)
+		s.mu.Unlock()
+		did++
+	}
+	s.did("withdrawn", did)
 }
 
 // announce puts what is wanted and not there into gobgp's table.
@@ -162,6 +180,7 @@ const batch = 256
 func (s *session) announceSome(ctx context.Context) bool {
 	s.table.Lock()
 	defer s.table.Unlock()
+	s.withdraw()
 	s.mu.Lock()
 	to := s.server
 	var some []route
@@ -214,6 +233,13 @@ func (s *session) change(f func(now *Status)) {
 	if now != before {
 		s.told(s, before, now)
 	}
+}
+
+// wants is how many routes the peer is to be told of.
+func (s *session) wants() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.want)
 }
 
 // now is the status of this moment.
@@ -281,26 +307,25 @@ func (s *session) live(ctx context.Context, take func(heard func(note)) (*server
 // all: what it is not told of by then it forgets.
 const settled = time.Second
 
-// settle waits until what is to be announced is there, for half of the time that the peer waits for us.
+// settle waits until what is to be announced is there, be it nothing, for half of the time that the peer waits for us.
 func (s *session) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.peer.Restart/2)
 	defer cancel()
-	timer := time.NewTimer(s.peer.Restart)
-	defer timer.Stop()
-	for {
-		s.mu.Lock()
-		some := len(s.want) > 0
-		s.mu.Unlock()
-		if some {
-			timer.Reset(settled)
-		}
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.complete:
+	}
+	for quiet := false; !quiet; {
+		timer := time.NewTimer(settled)
 		select {
 		case <-ctx.Done():
-			return
+			quiet = true
 		case <-timer.C:
-			return
+			quiet = true
 		case <-s.kick:
 		}
+		timer.Stop()
 	}
 }
 
@@ -338,6 +363,7 @@ func (s *session) begin(ctx context.Context, b *server.BgpServer, at netip.Addr)
 		}
 	})
 	if err == nil {
+		s.announce(ctx) // a peer who has our routes from an earlier process is told soon that these are all
 		err = b.AddPeer(ctx, &api.AddPeerRequest{Peer: p.neighbor(at, s.restarted)})
 		s.restarted = false
 	}

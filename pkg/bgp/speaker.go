@@ -39,6 +39,9 @@ type Speaker struct {
 	began   time.Time
 	changed chan struct{} // holds at most one token: VIPs have come, or one asks for something else
 
+	complete chan struct{} // closed by Complete
+	once     sync.Once
+
 	order sync.Mutex // held while peers are told, so that what they are told last is what came last
 
 	mu       sync.Mutex // guards the fields below
@@ -51,7 +54,9 @@ type Speaker struct {
 	peers    []Peer
 	problems []Status // of peers that cannot be used as they are
 	sessions map[string]*running
-	met      map[string]struct{} // peers with whom there was a session, or an attempt
+	met      map[string]int     // peers with whom there was a session, or an attempt, and how many ended that are none any more
+	here     map[netip.Addr]int // the addresses that are present; nil when they were not counted
+	ended    bool               // no session begins any more
 	idle     []*tool
 	ctx      context.Context // of Run; nil before
 	work     sync.WaitGroup
@@ -85,7 +90,7 @@ func New(o Options) *Speaker {
 	}
 	return &Speaker{
 		o: o, began: time.Now(), metrics: newMetrics(o.Registerer), changed: make(chan struct{}, 1), of: map[netip.Addr]*Attributes{}, past: map[netip.Addr]struct{}{},
-		drained: map[netip.Addr]struct{}{}, met: map[string]struct{}{}, sessions: map[string]*running{},
+		drained: map[netip.Addr]struct{}{}, met: map[string]int{}, complete: make(chan struct{}), sessions: map[string]*running{},
 	}
 }
 
@@ -120,6 +125,12 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 	s.mu.Unlock()
 	for _, r := range stopped {
 		<-r.done
+		if slices.ContainsFunc(good, func(p Peer) bool { return p.Name == r.peer.Name }) {
+			s.mu.Lock()
+			s.met[r.peer.Name] = r.now().Flaps
+			s.mu.Unlock()
+			continue
+		}
 		s.metrics.forget(r.peer, r.now())
 	}
 	s.update(func() { s.follow() }) // routes may have other attributes now
@@ -137,7 +148,7 @@ func (s *Speaker) SetPeers(peers []Peer) error {
 // follow begins with new peers and ends with those that are not wanted as they are, which are returned: what takes their
 // place begins when they have ended. Called with mu held.
 func (s *Speaker) follow() (stopped []*running) {
-	if s.ctx == nil || s.ctx.Err() != nil {
+	if s.ctx == nil || s.ended {
 		return nil
 	}
 	for name, r := range s.sessions {
@@ -161,8 +172,8 @@ func (s *Speaker) follow() (stopped []*running) {
 		r := &running{newSession(p, s.o, s.heard, did), cancel, make(chan struct{})}
 		s.sessions[p.Name] = r
 		r.want = s.routes(p)
-		_, met := s.met[p.Name]
-		r.restarted, s.met[p.Name] = !met, struct{}{}
+		flaps, met := s.met[p.Name]
+		r.restarted, r.complete, r.status.Flaps, s.met[p.Name] = !met, s.complete, flaps, flaps
 		s.work.Go(func() {
 			defer close(r.done)
 			r.run(ctx, s.take)
@@ -214,7 +225,7 @@ func (s *Speaker) Sync(present []vip.VIP) error {
 	s.mu.Lock()
 	same, more := len(present) == len(s.present), within(s.present, present)
 	if more {
-		s.present = present
+		s.present, s.here = present, nil
 	}
 	s.mu.Unlock()
 	switch {
@@ -222,7 +233,7 @@ func (s *Speaker) Sync(present []vip.VIP) error {
 		s.look()
 	case !more:
 		s.update(func() {
-			s.present = present
+			s.present, s.here = present, nil
 			s.undrain()
 			for addr := range s.past {
 				if !s.has(addr) {
@@ -250,19 +261,23 @@ func (s *Speaker) undrain() {
 	if len(s.drained) == 0 {
 		return
 	}
-	stay := make(map[netip.Addr]struct{}, len(s.drained))
-	for _, v := range s.present {
-		if _, is := s.drained[v.Addr()]; is {
-			stay[v.Addr()] = struct{}{}
-		}
-	}
-	s.drained = stay
+	maps.DeleteFunc(s.drained, func(a netip.Addr, _ struct{}) bool { return !s.has(a) })
 }
 
 // has says whether an address is present. Called with mu held.
 func (s *Speaker) has(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.present, func(v vip.VIP) bool { return v.Addr() == addr })
+	if s.here == nil { // of thousands that go, each is asked for
+		s.here = make(map[netip.Addr]int, len(s.present))
+		for _, v := range s.present {
+			s.here[v.Addr()]++
+		}
+	}
+	return s.here[addr] > 0
 }
+
+// Complete says that all that is to be present at the start was said, be it nothing: peers who have the routes of an earlier
+// process are told then that there are no others.
+func (s *Speaker) Complete() { s.once.Do(func() { close(s.complete) }) }
 
 // Forget says that nobody asks for anything for a VIP any more. As long as it is there, its routes stay as they are.
 func (s *Speaker) Forget(addr netip.Addr) {
@@ -379,10 +394,14 @@ func (s *Speaker) Lost(peer, why string) {
 func (s *Speaker) Peers() []Status {
 	s.mu.Lock()
 	list := slices.Clone(s.problems)
-	sessions := slices.Collect(maps.Values(s.sessions))
+	sessions, some := slices.Collect(maps.Values(s.sessions)), len(s.present) > 0 && !s.gone
 	s.mu.Unlock()
 	for _, r := range sessions {
-		list = append(list, r.now())
+		now := r.now()
+		if now.Up() && now.Routes == 0 && now.Lacks == "" && some && r.wants() == 0 {
+			now.Lacks = "none of this node's addresses is of a family that the peer is told of"
+		}
+		list = append(list, now)
 	}
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return list
@@ -395,6 +414,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	s.follow()
 	s.mu.Unlock()
 	s.looks(ctx)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	s.work.Wait()
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"kube-vip.io/kube-vip/pkg/vip"
 )
@@ -147,7 +148,8 @@ var us = netip.MustParseAddr("127.0.0.2")
 
 func TestSpeaker(t *testing.T) {
 	r := newRouter(t, theirAS, "", us)
-	s, stop := speaker(t, Options{})
+	registry := prometheus.NewRegistry()
+	s, stop := speaker(t, Options{Registerer: registry})
 	p := r.peer(us)
 	p.IPv6, p.NextHop6 = true, netip.MustParseAddr("2001:db8::2")
 	p.Attributes = Attributes{Communities: []uint32{1}, Large: []Large{{1, 2, 3}}, Prepend: new(uint32(1))}
@@ -209,6 +211,9 @@ func TestSpeaker(t *testing.T) {
 	if got := r.routes(t); len(got) != 0 {
 		t.Errorf("after leaving there is %v", got)
 	}
+	if got := withdrawn(t, registry); got != 3 {
+		t.Errorf("%v routes were counted as withdrawn, want 3", got)
+	}
 	stop()
 	if got := s.Peers(); len(got) != 1 || got[0].Up() {
 		t.Errorf("after the end the peer is %+v", got)
@@ -260,6 +265,23 @@ func TestWithin(t *testing.T) {
 			t.Errorf("%q within %q: %t", c.some, c.all, got)
 		}
 	}
+}
+
+// withdrawn is how many routes were counted as withdrawn.
+func withdrawn(t *testing.T, registry *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "kube_vip_bgp_route_changes_total" && strings.Contains(m.String(), `"withdrawn"`) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 // A peer that cannot be spoken with says why, and hinders no other.
