@@ -24,7 +24,10 @@ type departure struct {
 	health  ha.Health // told last
 	told    bool
 	timer   *time.Timer // ends the time for which routes are marked; nil when they are not, or that is over
-	word    int         // counts what was said, so that an earlier timer is told from the last one
+	last    ha.Health   // heard last, with its reason
+	reason  string
+	done    bool // nothing is waited for any more
+	word    int  // counts what was said, so that an earlier timer is told from the last one
 }
 
 // answering says whether an API server that is not well still answers. It is said before what comes of it.
@@ -38,12 +41,13 @@ func (d *departure) answering(yes bool) {
 func (d *departure) set(h ha.Health, reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if h != ha.Healthy && d.answers && d.drain > 0 && (d.timer != nil || d.told && d.health == ha.Healthy) {
+	d.last, d.reason = h, reason
+	if h != ha.Healthy && d.answers && !d.done && d.drain > 0 && (d.timer != nil || d.told && d.health == ha.Healthy) {
 		if d.timer == nil {
 			d.log.Info("leaving: the control plane's routes are announced as the worst there are", "for", d.drain, "why", reason)
 			d.mark(true)
 			mine := d.word
-			d.timer = time.AfterFunc(d.drain, func() { d.over(mine, h, reason) })
+			d.timer = time.AfterFunc(d.drain, func() { d.over(mine) })
 		}
 		return
 	}
@@ -56,15 +60,15 @@ func (d *departure) set(h ha.Health, reason string) {
 }
 
 // over ends the time for which routes are marked.
-func (d *departure) over(word int, h ha.Health, reason string) {
+func (d *departure) over(word int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if word != d.word {
 		return
 	}
 	d.stop()
-	d.health = h
-	d.tell(h, reason)
+	d.health = d.last
+	d.tell(d.last, d.reason)
 }
 
 // stop is called with mu held.
@@ -82,5 +86,6 @@ func (d *departure) Run(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stop()
+	d.done = true
 	return nil
 }
