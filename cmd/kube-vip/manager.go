@@ -366,7 +366,8 @@ func (w *wiring) wireRoutes() error {
 	w.peers = &routing{
 		c: w.c.BGP, node: w.c.Node.Name, where: namespace, client: w.watches, events: events.New(writes, w.c.Node.Name, "what becomes of BGP sessions", w.log), speaker: w.routes, links: w.network.Links, log: w.log,
 		stir: make(chan struct{}, 1), lost: make(chan bfd.Status, 64), paced: make(chan struct{}, 1), up: map[string]bool{}, publish: w.publishPeers,
-		secrets: map[config.SecretRef]secretData{}, faced: map[string]bgp.Peer{}, family: map[string]netip.Addr{},
+		faced: map[string]bgp.Peer{},
+		asked: asking{busy: map[string]bool{}, secrets: map[config.SecretRef]secretData{}, family: map[string]netip.Addr{}},
 	}
 	w.peers.paths = bfd.New(bfd.Options{Changed: w.peers.changed, Log: w.log, Registerer: w.registry})
 	w.speakers = append(w.speakers, w.peers, w.peers.paths, w.peers.events)

@@ -33,8 +33,8 @@ const (
 	routingEvery = 2 * time.Second
 	// secretEvery is the time between two looks at a Secret with passwords.
 	secretEvery = 30 * time.Second
-	// secretDeadline bounds one.
-	secretDeadline = 5 * time.Second
+	// askPatience bounds one, and one look-up of a name.
+	askPatience = 5 * time.Second
 )
 
 // routing keeps a Speaker's peers what the settings, the peers file, the node's annotations, Secrets and interfaces come to.
@@ -67,12 +67,12 @@ type routing struct {
 	file     config.PeersFile
 	filed    bool // the file was read once
 	said     string
-	warned   string                          // said in an Event
-	secrets  map[config.SecretRef]secretData // by namespace and name
-	faced    map[string]bgp.Peer             // peers with the next hops that were found last
-	id       netip.Addr                      // the router ID that was found; it stays
-	family   map[string]netip.Addr           // addresses that names of peers stand for, of which the family counts
-	informer cache.SharedIndexInformer       // of the node; nil when nothing depends on it
+	warned   string                    // said in an Event
+	faced    map[string]bgp.Peer       // peers with the next hops that were found last
+	id       netip.Addr                // the router ID that was found; it stays
+	informer cache.SharedIndexInformer // of the node; nil when nothing depends on it
+
+	asked asking
 
 	names atomic.Pointer[config.CommunityNames] // of the settings and the file
 }
@@ -94,7 +94,7 @@ func (r *routing) Run(ctx context.Context) error {
 	ticker := time.NewTicker(routingEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		err := r.follow(ctx)
+		err := r.follow(ctx, &work)
 		if text := oneLine(err); text != r.said {
 			r.said = text
 			if err != nil {
@@ -185,12 +185,7 @@ func (r *routing) needsNode() bool { return r.c.Annotations != "" || r.c.PeersFi
 func (r *routing) watchNode(ctx context.Context, work *sync.WaitGroup) {
 	list := cache.NewListWatchFromClient(r.client.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, r.node))
 	r.informer = cache.NewSharedIndexInformer(list, &corev1.Node{}, 0, cache.Indexers{})
-	hint := func(any) {
-		select {
-		case r.stir <- struct{}{}:
-		default: // a token is there already
-		}
-	}
+	hint := func(any) { r.hint() }
 	_, err := r.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: hint, UpdateFunc: func(_, o any) { hint(o) }, DeleteFunc: hint})
 	if err != nil {
 		r.log.Warn("annotations of this node cannot be followed", "err", err)
@@ -198,8 +193,9 @@ func (r *routing) watchNode(ctx context.Context, work *sync.WaitGroup) {
 	work.Go(func() { r.informer.RunWithContext(ctx) })
 }
 
-// follow compares the peers with what they come from. Its error says what keeps it from some or all of them.
-func (r *routing) follow(ctx context.Context) error {
+// follow compares the peers with what they come from. Its error says what keeps it from some or all of them. What has to be
+// asked for elsewhere is waited for by nobody: it is looked at again when it is there.
+func (r *routing) follow(ctx context.Context, work *sync.WaitGroup) error {
 	if r.informer != nil {
 		if o, is, err := r.informer.GetStore().GetByKey(r.node); err == nil && is {
 			r.object = o.(*corev1.Node)
@@ -226,13 +222,15 @@ func (r *routing) follow(ctx context.Context) error {
 	for _, p := range list {
 		one := peerOf(p)
 		one.LocalAS, one.RouterID = as, id
-		if one.Password, err = r.password(ctx, p); err != nil { // without its password it could only be refused
+		if one.Password, err = r.password(ctx, work, p); errors.Is(err, errPending) {
+			continue // it is looked at again at once
+		} else if err != nil { // without its password it could only be refused
 			one.Unusable = oneLine(err)
 			peers = append(peers, one)
 			continue
 		}
 		if len(p.Families) == 0 {
-			one.IPv4, one.IPv6 = r.familyOf(ctx, one)
+			one.IPv4, one.IPv6 = r.familyOf(ctx, work, one)
 		}
 		if err := one.Face(p.NextHop.Mode, links); err != nil {
 			if before, is := r.faced[one.Name]; is { // an address that is gone for a moment ends no session
@@ -351,29 +349,75 @@ func (r *routing) routerID(links []vip.Link) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("this node has no IPv4 address to be its BGP router ID: set bgp_routerid")
 }
 
-// familyOf is that of the address which the name of a peer stands for; IPv4 while that is not known.
-func (r *routing) familyOf(ctx context.Context, p bgp.Peer) (ip4, ip6 bool) {
-	at, known := r.family[p.Host]
-	if !known {
-		ctx, cancel := context.WithTimeout(ctx, secretDeadline)
+// asking are questions that are under way, and what came of them.
+type asking struct {
+	mu      sync.Mutex // guards the fields below
+	busy    map[string]bool
+	secrets map[config.SecretRef]secretData // by namespace and name
+	family  map[string]netip.Addr           // addresses that names of peers stand for, of which the family counts
+}
+
+// errPending says that what was asked for is not known yet.
+var errPending = errors.New("it is not known yet")
+
+// secretData is what a Secret had when it was read, or why it could not be, and when that was.
+type secretData struct {
+	data map[string][]byte
+	err  error // of the first time; nil once it was read
+	at   time.Time
+}
+
+// ask puts a question, unless it is under way, and has r look again when there is an answer. It is called with mu held, and
+// put without.
+func (r *routing) ask(ctx context.Context, work *sync.WaitGroup, what string, put func(ctx context.Context)) {
+	if r.asked.busy[what] {
+		return
+	}
+	r.asked.busy[what] = true
+	work.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		var err error
-		if at, err = bgp.Find(ctx, p); err != nil {
-			return true, false // the Speaker says that it is not known
+		put(ctx)
+		r.asked.mu.Lock()
+		delete(r.asked.busy, what)
+		r.asked.mu.Unlock()
+		r.hint()
+	})
+}
+
+// hint has r look again.
+func (r *routing) hint() {
+	select {
+	case r.stir <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// familyOf is that of the address which the name of a peer stands for; IPv4 while that is not known.
+func (r *routing) familyOf(ctx context.Context, work *sync.WaitGroup, p bgp.Peer) (ip4, ip6 bool) {
+	if p.Host != "" {
+		if at, err := netip.ParseAddr(p.Host); err == nil {
+			return at.Is4(), !at.Is4()
 		}
-		r.family[p.Host] = at
+	}
+	r.asked.mu.Lock()
+	defer r.asked.mu.Unlock()
+	at, known := r.asked.family[p.Name]
+	if !known { // the Speaker says why, if it can not be known
+		r.ask(ctx, work, "address of "+p.Name, func(ctx context.Context) {
+			if at, err := bgp.Find(ctx, p); err == nil {
+				r.asked.mu.Lock()
+				defer r.asked.mu.Unlock()
+				r.asked.family[p.Name] = at
+			}
+		})
+		return true, false
 	}
 	return at.Is4(), at.Is6()
 }
 
-// secretData is what a Secret had when it was read.
-type secretData struct {
-	data map[string][]byte
-	at   time.Time
-}
-
 // password is a peer's, out of a Secret if it is there. What was read once counts for as long as it cannot be read again.
-func (r *routing) password(ctx context.Context, p config.Peer) (bgp.Secret, error) {
+func (r *routing) password(ctx context.Context, work *sync.WaitGroup, p config.Peer) (bgp.Secret, error) {
 	ref := p.PasswordSecret
 	if p.Password != "" || ref.Name == "" {
 		return bgp.Secret(p.Password.Reveal()), nil
@@ -382,27 +426,43 @@ func (r *routing) password(ctx context.Context, p config.Peer) (bgp.Secret, erro
 		ref.Namespace = r.where
 	}
 	ref.Key = ""
-	last, known := r.secrets[ref]
-	if !known || time.Since(last.at) > secretEvery {
-		ctx, cancel := context.WithTimeout(ctx, secretDeadline)
-		defer cancel()
-		secret, err := r.client.CoreV1().Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-		switch {
-		case err == nil:
-			if _, err := p.PasswordIn(secret.Data); err == nil || !known {
-				last.data = secret.Data
-			}
-			last.at = time.Now()
-			r.secrets[ref] = last
-		case !known:
-			return "", fmt.Errorf("its password: %w", err)
-		default: // in a while again
-			last.at = time.Now()
-			r.secrets[ref] = last
-		}
+	r.asked.mu.Lock()
+	defer r.asked.mu.Unlock()
+	last := r.asked.secrets[ref]
+	every := secretEvery
+	if last.err != nil {
+		every = routingEvery
+	}
+	if time.Since(last.at) > every {
+		r.ask(ctx, work, "Secret "+ref.Namespace+"/"+ref.Name, func(ctx context.Context) { r.readSecret(ctx, ref, p) })
+	}
+	switch {
+	case last.at.IsZero():
+		return "", errPending
+	case last.err != nil:
+		return "", fmt.Errorf("its password: %w", last.err)
 	}
 	password, err := p.PasswordIn(last.data)
 	return bgp.Secret(password.Reveal()), err
+}
+
+// readSecret reads a Secret, for a peer. What it had before stays when that fails, or when there is no password for the peer any
+// more.
+func (r *routing) readSecret(ctx context.Context, ref config.SecretRef, p config.Peer) {
+	secret, err := r.client.CoreV1().Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	r.asked.mu.Lock()
+	defer r.asked.mu.Unlock()
+	last := r.asked.secrets[ref]
+	switch {
+	case err == nil:
+		if _, lacks := p.PasswordIn(secret.Data); lacks == nil || last.data == nil {
+			last.data, last.err = secret.Data, nil
+		}
+	case last.data == nil:
+		last.err = err
+	}
+	last.at = time.Now()
+	r.asked.secrets[ref] = last
 }
 
 // peerOf is a peer of the settings as the Speaker takes it, but for what the node adds to it.

@@ -1,66 +1,104 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
-	"kube-vip.io/kube-vip/pkg/bgp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
 	"kube-vip.io/kube-vip/pkg/config"
 )
 
-// TestPeersFileAsAWhole: of a file that cannot be used nothing counts, be it only one name in one peer that is wrong.
-func TestPeersFileAsAWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "peers.yaml")
-	r := &routing{c: config.BGP{AS: 65000, PeersFile: path}, log: slog.New(slog.DiscardHandler)}
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+// TestPassword: a Secret is read by the way, again and again, and what it had stays when it cannot be read.
+func TestPassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		var fault error
+		took, reads := time.Duration(0), 0
+		client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+			reads++
+			time.Sleep(took)
+			return fault != nil, nil, fault
+		})
+		r := &routing{client: client, where: "kube-system", log: slog.New(slog.DiscardHandler), stir: make(chan struct{}, 1),
+			asked: asking{busy: map[string]bool{}, secrets: map[config.SecretRef]secretData{}}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var work sync.WaitGroup
+		peer := config.Peer{Address: "192.0.2.1", AS: 65000, PasswordSecret: config.SecretRef{Name: "bgp"}}
+		look := func() string {
+			t.Helper()
+			began := time.Now()
+			got, err := r.password(ctx, &work, peer)
+			if took := time.Since(began); took > 0 {
+				t.Errorf("it was waited for, for %s", took)
+			}
+			return fmt.Sprint(string(got), " ", err)
 		}
-	}
-	blue := func(want string) {
-		t.Helper()
-		if got, _, err := r.resolve("blue"); got != want || err != nil {
-			t.Errorf("blue is %q, want %q; %v", got, want, err)
+		put := func(data map[string]string) {
+			t.Helper()
+			s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "bgp"}, Data: map[string][]byte{}}
+			for key, value := range data {
+				s.Data[key] = []byte(value)
+			}
+			_ = client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("secrets"), s.Namespace, s.Name)
+			if err := client.Tracker().Add(s); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	write(`{communities: {blue: "65000:1"}, peers: [{address: 192.0.2.1, as: 65001, communities: [blue]}]}`)
-	if err := r.readFile(); err != nil {
-		t.Fatal(err)
-	}
-	blue("65000:1")
-	write(`{communities: {blue: "65000:2"}, peers: [{address: 192.0.2.1, as: 65001, communities: [blu]}]}`)
-	err := r.readFile()
-	if want := "bgp_peers_file " + path + `: peer 192.0.2.1: communities: there is no community "blu"; did you mean blue?`; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %s", err, want)
-	}
-	blue("65000:1")
-	if _, _, peers, err := r.configured(); len(peers) != 1 || err != nil {
-		t.Errorf("the peers are %v; %v", peers, err)
-	}
-	write(`{communities: {blue: "65000:3"}}`)
-	if err := r.readFile(); err != nil {
-		t.Fatal(err)
-	}
-	blue("65000:3")
-}
-
-// TestWatchedHops: a peer that may be more than one hop away, however that is said, is watched as such.
-func TestWatchedHops(t *testing.T) {
-	r := &routing{speaker: bgp.New(bgp.Options{})}
-	for _, c := range []struct {
-		peer config.Peer
-		want bool
-	}{
-		{config.Peer{}, false}, {config.Peer{TTLSecurity: 1}, false}, {config.Peer{TTLSecurity: 2}, true}, {config.Peer{TTL: 1}, false},
-		{config.Peer{TTL: 2}, true}, {config.Peer{Multihop: true}, true},
-	} {
-		c.peer.Address, c.peer.BFD.Enable = "192.0.2.1", true
-		if got := r.watched([]config.Peer{c.peer}); len(got) != 1 || got[0].Multihop != c.want {
-			t.Errorf("multihop %t, TTL %d, TTL security %d: got %+v", c.peer.Multihop, c.peer.TTL, c.peer.TTLSecurity, got)
+		want := func(when, text string) {
+			t.Helper()
+			synctest.Wait()
+			if got := look(); !strings.Contains(got, text) {
+				t.Errorf("%s: %q, want %q", when, got, text)
+			}
 		}
-	}
+		took = time.Second
+		want("at first", errPending.Error())
+		want("while it is read", errPending.Error())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(r.stir) != 1 {
+			t.Error("nobody is told that there is an answer")
+		}
+		want("when it is not there", `its password: secrets "bgp" not found`)
+		put(map[string]string{"password": "one"})
+		time.Sleep(routingEvery + time.Second)
+		look()
+		time.Sleep(time.Second)
+		want("when it is there", "one <nil>")
+		fault = errors.New("no API")
+		time.Sleep(secretEvery + time.Second)
+		look()
+		time.Sleep(time.Second)
+		want("without the API", "one <nil>")
+		fault = nil
+		put(map[string]string{"192.0.2.1": "two", "password": "one"})
+		time.Sleep(secretEvery + time.Second)
+		look()
+		time.Sleep(time.Second)
+		want("with a key of its own", "two <nil>")
+		before := reads
+		want("at rest", "two <nil>")
+		if reads != before {
+			t.Error("it is read each time")
+		}
+		took = time.Minute // and nobody answers
+		time.Sleep(secretEvery + time.Second)
+		look()
+		cancel()
+		time.Sleep(2 * time.Minute)
+		work.Wait()
+	})
 }
