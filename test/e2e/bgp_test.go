@@ -24,6 +24,7 @@ import (
 const (
 	nodesAS, routerAS = 65001, 65000
 	bgpHold           = 6 * time.Second
+	bgpSecret         = "secret" // of IPv4
 	// BFD is for the cluster with both families: a path is lost after a second and a half.
 	bfdInterval   = 300 * time.Millisecond
 	bfdMultiplier = 5
@@ -48,7 +49,7 @@ func startRouted(t *testing.T, kind lab.RouterKind, family lab.Family) *routed {
 	l := lab.New(t, lab.Options{Family: family, KubeProxy: true, VIPs: vips, Endpoint: "127.0.0.1:6443"})
 	neighbor := lab.Neighbor{AS: nodesAS, Family: family, Hold: bgpHold, Keepalive: bgpHold / 3, Passive: true, GracefulRestart: true}
 	if family == lab.IPv4 {
-		neighbor.Password = "secret"
+		neighbor.Password = bgpSecret
 	}
 	if family == lab.Dual {
 		neighbor.BFD = &lab.BFDIntervals{Transmit: bfdInterval, Receive: bfdInterval, Multiplier: bfdMultiplier}
@@ -132,7 +133,7 @@ func (r *routed) remote(number int) []netip.Addr {
 // load tries the control plane's VIP from behind the router, and Services, all the while. A router that hashes modulo the
 // number of next hops sends connections that are open elsewhere whenever that changes, and they are reset: those are the
 // router's doing, and counted as moved.
-func (r *routed) load(t *testing.T, services ...netip.Addr) (stop func() (failed, moved, attempts int)) {
+func (r *routed) load(t *testing.T, services ...netip.Addr) (stop func() tries) {
 	t.Helper()
 	const late = 200 * time.Millisecond // is what is heard of the kernel's changes
 	watch, err := r.router.WatchRoutes()
@@ -153,20 +154,22 @@ func (r *routed) load(t *testing.T, services ...netip.Addr) (stop func() (failed
 	for _, a := range services {
 		begin(lab.GapOptions{Target: netip.AddrPortFrom(a, lab.ServicePort), HTTP: true})
 	}
-	return func() (failed, moved, attempts int) {
+	return func() (all tries) {
 		defer watch.Close()
 		changes := watch.Events(netip.Prefix{})
 		for _, g := range gaps {
 			result := g.Stop()
-			attempts += len(result.Attempts)
+			all.attempts += len(result.Attempts)
 			for _, a := range result.Attempts {
 				during := func(e lab.RouteEvent) bool { return e.Time.After(a.Start.Add(-late)) && e.Time.Before(a.End.Add(late)) }
 				switch {
 				case a.Err == nil:
 				case errors.Is(a.Err, syscall.ECONNRESET) && slices.ContainsFunc(changes, during):
-					moved++
+					all.moved++
 				default:
-					failed++
+					if all.failed++; a.Start.After(all.last) {
+						all.last = a.Start
+					}
 				}
 			}
 			if result.Failed > 0 {
@@ -176,8 +179,26 @@ func (r *routed) load(t *testing.T, services ...netip.Addr) (stop func() (failed
 		if err := watch.Err(); err != nil {
 			t.Error(err)
 		}
-		t.Logf("%d of %d attempts failed, and %d were moved by the router", failed, attempts, moved)
-		return failed, moved, attempts
+		t.Logf("%d of %d attempts failed, and %d were moved by the router", all.failed, all.attempts, all.moved)
+		return all
+	}
+}
+
+// tries is what came of a load.
+type tries struct {
+	failed, moved, attempts int
+	last                    time.Time // when the last one began that failed
+}
+
+// lostUntil checks that nothing that began after the router went elsewhere has failed.
+func (all tries) lostUntil(t *testing.T, elsewhere time.Time) {
+	t.Helper()
+	const late = 300 * time.Millisecond // is what is heard of the kernel, and what is begun before it is sent
+	if all.last.After(elsewhere.Add(late)) {
+		t.Errorf("of %d attempts that failed the last began %s after the router went elsewhere", all.failed, all.last.Sub(elsewhere))
+	}
+	if all.attempts == 0 {
+		t.Error("nothing was tried")
 	}
 }
 
@@ -204,6 +225,8 @@ func TestBGP(t *testing.T) {
 				{"the instance is killed", bgpKilled},
 				{"a new process takes the place of one that was killed", bgpRestarted},
 				{"the session is reset", bgpReset},
+				{"the password changes", bgpPassword},
+				{"one node is elected", bgpElected},
 				{"the node vanishes", bgpVanishes},
 			} {
 				t.Run(scenario.name, func(t *testing.T) {
@@ -239,8 +262,8 @@ func bgpControlPlane(t *testing.T, r *routed) {
 	}
 	stop := r.load(t)
 	wait(t, time.Second)
-	if failed, moved, attempts := stop(); failed+moved > 0 || attempts == 0 {
-		t.Errorf("%d of %d attempts failed", failed+moved, attempts)
+	if all := stop(); all.failed+all.moved > 0 || all.attempts == 0 {
+		t.Errorf("%d of %d attempts failed", all.failed+all.moved, all.attempts)
 	}
 }
 
@@ -463,7 +486,8 @@ func bgpAPIKilled(t *testing.T, r *routed) {
 		t.Fatal(err)
 	}
 	defer watch.Close()
-	began := time.Now()
+	stop := r.load(t)
+	began, elsewhere := time.Now(), time.Time{}
 	n.API.Kill()
 	for _, v := range r.VIPs {
 		var hops []netip.Addr
@@ -483,7 +507,12 @@ func bgpAPIKilled(t *testing.T, r *routed) {
 		if most := 5 * time.Second; took > most {
 			t.Errorf("withdrawn after %s, want at most %s", took, most)
 		}
+		if e.Time.After(elsewhere) {
+			elsewhere = e.Time
+		}
 	}
+	wait(t, time.Second)
+	stop().lostUntil(t, elsewhere)
 	if err := n.API.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -513,8 +542,8 @@ func bgpRolled(t *testing.T, r *routed) {
 		r.run(t, n, r.options(n))
 		r.everyone(t, append(slices.Clone(r.VIPs), addrs...)...)
 	}
-	if failed, moved, attempts := stop(); failed > 0 || moved > attempts/100 {
-		t.Errorf("%d of %d attempts failed, and %d were moved", failed, attempts, moved)
+	if all := stop(); all.failed > 0 || all.moved > all.attempts/100 {
+		t.Errorf("%d of %d attempts failed, and %d were moved", all.failed, all.attempts, all.moved)
 	}
 }
 
@@ -621,8 +650,8 @@ func bgpReset(t *testing.T, r *routed) {
 	})
 	r.everyone(t, r.VIPs...)
 	t.Logf("it is there again after %s", time.Since(began).Round(time.Millisecond))
-	if failed, moved, attempts := stop(); failed > 0 || moved > attempts/20 {
-		t.Errorf("%d of %d attempts failed, and %d were moved", failed, attempts, moved)
+	if all := stop(); all.failed > 0 || all.moved > all.attempts/20 {
+		t.Errorf("%d of %d attempts failed, and %d were moved", all.failed, all.attempts, all.moved)
 	}
 }
 
@@ -637,19 +666,122 @@ func bgpVanishes(t *testing.T, r *routed) {
 			return len(sessions) == len(r.Nodes) && !slices.ContainsFunc(sessions, func(s lab.BFDSession) bool { return s.State != "Up" }), err
 		})
 	}
+	stop := r.load(t)
 	began := time.Now()
 	if err := n.Crash(); err != nil {
 		t.Fatal(err)
 	}
 	r.routes(t, r.VIPs, r.but(n)...)
-	took := time.Since(began)
+	elsewhere := time.Now()
+	took := elsewhere.Sub(began)
 	t.Logf("the routes are gone after %s", took.Round(time.Millisecond))
 	if took > most {
 		t.Errorf("the routes are gone after %s, want at most %s", took, most)
 	}
+	wait(t, time.Second)
+	stop().lostUntil(t, elsewhere)
 	if err := n.Boot(within(t, 2*patience)); err != nil {
 		t.Fatal(err)
 	}
+	r.everyone(t, r.VIPs...)
+}
+
+// bgpElected: with an election one node announces the control plane's VIP, and one each Service; another one when it leaves.
+func bgpElected(t *testing.T, r *routed) {
+	all := func(env ...string) {
+		t.Helper()
+		for _, n := range r.Nodes {
+			if err := r.pods[n].Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, n := range r.Nodes {
+			o := r.options(n)
+			o.Env = append(o.Env, env...)
+			r.run(t, n, o)
+		}
+	}
+	// only waits until the router goes to an address by one node, and returns it.
+	only := func(a netip.Addr, but *lab.Node) (holder *lab.Node) {
+		t.Helper()
+		eventually(t, "one node announces "+a.String(), func() (bool, error) {
+			routes, err := r.router.Routes(within(t, patience), netip.PrefixFrom(a, a.BitLen()))
+			if err != nil || len(routes) != 1 {
+				return false, err
+			}
+			holder = nil
+			for _, n := range r.Nodes {
+				for _, p := range n.Addrs {
+					if slices.Contains(routes[0].NextHops, p.Addr()) {
+						holder = n
+					}
+				}
+			}
+			return holder != nil && holder != but, nil
+		})
+		return holder
+	}
+	addrs := r.remote(7)
+	service := r.create(t, "elected", addrs)
+	r.everyone(t, addrs...)
+	all("vip_leaderelection=true", "svc_election=true")
+	for _, v := range r.VIPs {
+		first := only(v, nil)
+		if err := r.pods[first].Stop(); err != nil {
+			t.Error(err)
+		}
+		second := only(v, first)
+		t.Logf("%s was announced by %s and is by %s", v, first, second)
+		o := r.options(first)
+		o.Env = append(o.Env, "vip_leaderelection=true", "svc_election=true")
+		r.run(t, first, o)
+	}
+	holder := only(addrs[0], nil)
+	r.says(t, service, metav1.ConditionTrue, svc.ReasonAnnounced, "node "+holder.Name+" holds "+spaced(addrs))
+	all()
+	r.everyone(t, append(slices.Clone(r.VIPs), addrs...)...)
+}
+
+// bgpPassword: a router that has another password for one node goes by the others, and by that one again when it has been
+// told.
+func bgpPassword(t *testing.T, r *routed) {
+	if len(r.VIPs) > 1 || r.VIPs[0].Is6() {
+		t.Log("these sessions have no password")
+		return
+	}
+	n := r.Nodes[1]
+	change := func(password string) {
+		t.Helper()
+		if err := r.router.Configure(within(t, patience), func(o *lab.RouterOptions) {
+			for i := range o.Neighbors {
+				if o.Neighbors[i].Addr == n.Addr() {
+					o.Neighbors[i].Password = password
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.routes(t, r.VIPs, r.but(n)...)
+	}
+	stop := r.load(t)
+	change("another")
+	elsewhere := time.Now()
+	wait(t, time.Second)
+	stop().lostUntil(t, elsewhere)
+	if err := r.pods[n].Stop(); err != nil {
+		t.Error(err)
+	}
+	stop = r.load(t)
+	r.run(t, n, lab.PodOptions{Env: []string{fmt.Sprintf("bgp_peers=%s:%d:another", r.router.Addr(), routerAS)}})
+	r.everyone(t, r.VIPs...)
+	if all := stop(); all.failed > 0 {
+		t.Errorf("%d of %d attempts failed while the node came back", all.failed, all.attempts)
+	}
+	change(bgpSecret)
+	if err := r.pods[n].Stop(); err != nil {
+		t.Error(err)
+	}
+	r.run(t, n, r.options(n))
 	r.everyone(t, r.VIPs...)
 }
 
