@@ -74,10 +74,10 @@ func TestMistakes(t *testing.T) {
 		want string
 	}{
 		{args: "manifst pod", want: `unknown command "manifst" for "kube-vip"; did you mean manifest?`},
-		{args: "start", want: `unknown command "start" for "kube-vip": want completion, config, explain, kubeadm, manager, manifest, status, version`},
+		{args: "start", want: `unknown command "start" for "kube-vip": want completion, config, explain, kubeadm, manager, manifest, preflight, status, version`},
 		{args: "manifest pdo", want: `unknown command "pdo" for "kube-vip manifest"; did you mean pod?`},
 		{args: "kubeadm jion", want: `unknown command "jion" for "kube-vip kubeadm"; did you mean join?`},
-		{args: "--address 10.0.0.10 --arp", want: `"kube-vip" needs a command: completion, config, explain, kubeadm, manager, manifest, status, version`},
+		{args: "--address 10.0.0.10 --arp", want: `"kube-vip" needs a command: completion, config, explain, kubeadm, manager, manifest, preflight, status, version`},
 		{args: "manifest --address 10.0.0.10 --arp", want: `"kube-vip manifest" needs a command: daemonset, pod, rbac`},
 		{args: "kubeadm --address 10.0.0.10 --arp", want: `"kube-vip kubeadm" needs a command: init, join`},
 		{args: "manifest pod --adress 10.0.0.10", want: "unknown flag --adress; did you mean --address?"},

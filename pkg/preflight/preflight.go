@@ -1,0 +1,316 @@
+// Package preflight finds out what would keep kube-vip from its work on a machine, before it runs there.
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"kube-vip.io/kube-vip/pkg/vip"
+)
+
+// Level is how bad it is.
+type Level string
+
+// The levels.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning" // it works, and may not work for long, or not for everybody
+	Error   Level = "error"   // it does not work
+	Skipped Level = "skipped" // it could not be found out
+)
+
+// Finding is what came of a check.
+type Finding struct {
+	Check string `json:"check"`
+	Level Level  `json:"level"`
+	// Text says what was found, and Fix what would mend it; Fix is empty when there is nothing to mend.
+	Text string `json:"text"`
+	Fix  string `json:"fix,omitempty"`
+}
+
+// Plan is what is to run on the machine.
+type Plan struct {
+	// Addresses are the control plane's VIPs that are no names.
+	Addresses []netip.Addr
+	Placement vip.Placement
+	// Routed says that routers are told of the VIPs (BGP) and not the neighbours.
+	Routed bool
+	// Services says that those of Services are held here, too.
+	Services bool
+	// Port is the API server's. Ports are those that kube-vip itself listens on, by the setting that says so.
+	Port  uint16
+	Ports map[string]netip.AddrPort
+	// Join says that other nodes of the control plane run: one of them has the VIPs.
+	Join bool
+	// Manifest is the file to be written; empty for none.
+	Manifest string
+}
+
+// Host is what a machine tells of itself and its network.
+type Host interface {
+	Links() ([]vip.Link, error)
+	// Probe asks the neighbours on a link for an address, and returns the hardware address of one who has it.
+	Probe(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error)
+	// Sysctl is the value of one, with slashes in its name; fs.ErrNotExist when the kernel has none of that name.
+	Sysctl(name string) (string, error)
+	// Listeners are the addresses and ports that somebody listens on by TCP.
+	Listeners() ([]netip.AddrPort, error)
+	// Processes are the names of what runs.
+	Processes() ([]string, error)
+	// Manifests are the names of the files in a directory, with the images that each of them names.
+	Manifests(dir string) (map[string][]string, error)
+	// Writable says why no file can be made in a directory; nil when one can.
+	Writable(dir string) error
+	// Lacks are the capabilities that this process does not have, of those that kube-vip needs.
+	Lacks() ([]string, error)
+}
+
+// Run runs every check. What could not be found out is a finding, too.
+func Run(ctx context.Context, p Plan, h Host) []Finding {
+	r := &run{Plan: p, host: h}
+	links, err := h.Links()
+	if err != nil {
+		r.say("interface", Skipped, "the interfaces could not be listed: "+err.Error(), "run this on the node")
+	} else {
+		r.addresses(ctx, links)
+		r.sysctls(links)
+	}
+	r.ports()
+	r.manifest()
+	r.others()
+	r.capabilities()
+	return r.found
+}
+
+// Worst is the worst level of findings; OK when there are none.
+func Worst(found []Finding) Level {
+	for _, l := range []Level{Error, Warning} {
+		if slices.ContainsFunc(found, func(f Finding) bool { return f.Level == l }) {
+			return l
+		}
+	}
+	return OK
+}
+
+type run struct {
+	Plan
+	host  Host
+	found []Finding
+}
+
+func (r *run) say(check string, l Level, text, fix string) {
+	r.found = append(r.found, Finding{check, l, text, fix})
+}
+
+// addresses looks at where each VIP would be, and asks who has it.
+func (r *run) addresses(ctx context.Context, links []vip.Link) {
+	for _, a := range r.Addresses {
+		if err := vip.OwnAddress(a, links); err != nil {
+			r.say("interface", Error, err.Error(), "choose an address that no machine has")
+			continue
+		}
+		places, usable, problems := r.Placement.Follow([]netip.Addr{a}, links, nil)
+		if usable == 0 {
+			text := fmt.Sprintf("there is no place for %s", a)
+			if err := errors.Join(problems...); err != nil {
+				text = strings.ReplaceAll(err.Error(), "\n", "; ")
+			}
+			r.say("interface", Error, text, "name the interface by --interface (env vip_interface), or mend it")
+			continue
+		}
+		place := places[0]
+		if r.Routed {
+			r.say("interface", OK, fmt.Sprintf("%s goes to %s, and routers are told of it", a, place.Link), "")
+			continue
+		}
+		if link := subnetOf(a, links); link == "" {
+			r.say("interface", Error, fmt.Sprintf("%s is in the network of no interface (%s): neighbours do not ask for it there", a, networks(links)),
+				"choose an address of the nodes' network, or give --bgp with the routers' addresses in --bgppeers: routes lead anywhere")
+			continue
+		}
+		r.say("interface", OK, fmt.Sprintf("%s goes to %s", a, place.Link), "")
+		r.wire(ctx, a, place.Via)
+	}
+}
+
+// wire asks the network for a VIP.
+func (r *run) wire(ctx context.Context, a netip.Addr, link string) {
+	switch mac, err := r.host.Probe(ctx, link, a); {
+	case err != nil:
+		r.say("address", Skipped, fmt.Sprintf("nobody could be asked for %s on %s: %s", a, link, err), "run this as root on the node")
+	case mac != nil && r.Join:
+		r.say("address", OK, fmt.Sprintf("%s is answered for on %s by %s: a node of the control plane, if that is one's hardware address", a, link, mac), "")
+	case mac != nil:
+		r.say("address", Error, fmt.Sprintf("%s is answered for on %s by a host with the hardware address %s", a, link, mac),
+			"choose an address that nobody has, or take it away from that host (ip -br link lists a host's own); where it is a node that runs kube-vip already, this is --join")
+	case r.Join:
+		r.say("address", Warning, fmt.Sprintf("nobody answers for %s on %s: kubeadm join could not reach the control plane", a, link), "see that kube-vip runs on the first node, and that this node is in its network")
+	default:
+		r.say("address", OK, fmt.Sprintf("nobody answers for %s on %s", a, link), "")
+	}
+}
+
+// subnetOf is the interface whose network has an address.
+func subnetOf(a netip.Addr, links []vip.Link) string {
+	for _, l := range links {
+		if !l.Loopback && slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return l.Name
+		}
+	}
+	return ""
+}
+
+func networks(links []vip.Link) string {
+	var list []string
+	for _, l := range links {
+		for _, p := range l.Addrs {
+			if !l.Loopback && !p.Addr().IsLinkLocalUnicast() {
+				list = append(list, l.Name+" "+p.Masked().String())
+			}
+		}
+	}
+	if len(list) == 0 {
+		return "there are none"
+	}
+	return strings.Join(list, ", ")
+}
+
+// sysctls looks at what has the kernel leave questions unanswered, or packets where they are.
+func (r *run) sysctls(links []vip.Link) {
+	before := len(r.found)
+	if !r.Routed {
+		for _, a := range r.Addresses {
+			link := subnetOf(a, links)
+			if !a.Is4() || link == "" {
+				continue
+			}
+			for _, of := range []string{"all", link} {
+				name := "net/ipv4/conf/" + of + "/arp_ignore"
+				switch value, err := r.host.Sysctl(name); {
+				case err != nil && !errors.Is(err, fs.ErrNotExist):
+					r.say("sysctl", Skipped, err.Error(), "")
+				case value == "2", value == "8":
+					r.say("sysctl", Error, fmt.Sprintf("%s is %s: the kernel would not answer ARP for %s", dotted(name), value, a), "sysctl -w "+dotted(name)+"=1, and so in /etc/sysctl.d")
+				}
+			}
+		}
+	}
+	if r.Services {
+		for name, needed := range map[string]bool{"net/ipv4/ip_forward": r.any(netip.Addr.Is4), "net/ipv6/conf/all/forwarding": r.any(netip.Addr.Is6)} {
+			if value, err := r.host.Sysctl(name); needed && err == nil && value == "0" {
+				r.say("sysctl", Warning, dotted(name)+" is 0: what comes for a Service is not passed on to its pods", "sysctl -w "+dotted(name)+"=1, and so in /etc/sysctl.d")
+			}
+		}
+	}
+	if len(r.found) == before {
+		r.say("sysctl", OK, "the kernel answers for addresses, and passes packets on as far as that is needed", "")
+	}
+}
+
+// any says that some address is of a kind; those of Services are not known, so without any every kind is.
+func (r *run) any(is func(netip.Addr) bool) bool {
+	return len(r.Addresses) == 0 || slices.ContainsFunc(r.Addresses, is)
+}
+
+func dotted(name string) string { return strings.ReplaceAll(name, "/", ".") }
+
+// ports looks at who listens already.
+func (r *run) ports() {
+	all, err := r.host.Listeners()
+	if err != nil {
+		r.say("port", Skipped, "it could not be found out who listens: "+err.Error(), "")
+		return
+	}
+	taken := func(at netip.AddrPort) (by netip.AddrPort, is bool) {
+		i := slices.IndexFunc(all, func(l netip.AddrPort) bool {
+			return l.Port() == at.Port() && (!at.Addr().IsValid() || at.Addr().IsUnspecified() || l.Addr().IsUnspecified() || l.Addr() == at.Addr())
+		})
+		if i < 0 {
+			return by, false
+		}
+		return all[i], true
+	}
+	before := len(r.found)
+	if by, is := taken(netip.AddrPortFrom(netip.Addr{}, r.Port)); is && r.Port != 0 {
+		r.say("port", Warning, fmt.Sprintf("somebody listens on %s already: an API server that runs, or one that could not start", by),
+			"if no API server runs here: see who it is (ss -ltnp), or give the API server another port, by localAPIEndpoint.bindPort and --port")
+	}
+	for _, setting := range slices.Sorted(maps.Keys(r.Ports)) {
+		if by, is := taken(r.Ports[setting]); is {
+			r.say("port", Error, fmt.Sprintf("%s is %s, and somebody listens on %s already", setting, r.Ports[setting], by), "see who it is (ss -ltnp), or give another port; empty or 0 turns it off")
+		}
+	}
+	if len(r.found) == before {
+		r.say("port", OK, "nobody listens on the ports that are needed", "")
+	}
+}
+
+// manifest looks at where the kubelet finds its pods.
+func (r *run) manifest() {
+	if r.Manifest == "" {
+		return
+	}
+	dir := filepath.Dir(r.Manifest)
+	if err := r.host.Writable(dir); err != nil {
+		r.say("manifest", Error, fmt.Sprintf("no file can be made in %s: %s", dir, err), "run this as root; kubeadm makes the directory, and so does mkdir -p "+dir)
+		return
+	}
+	r.say("manifest", OK, r.Manifest+" can be written", "")
+}
+
+// rivals are programs that hold addresses, by the name of a process or of an image.
+var rivals = [...]string{"keepalived", "kube-vip", "metallb", "ucarp", "vrrpd", "pacemakerd", "corosync"}
+
+// others looks at who else may hold addresses here.
+func (r *run) others() {
+	before := len(r.found)
+	if r.Manifest != "" {
+		files, err := r.host.Manifests(filepath.Dir(r.Manifest))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.say("others", Skipped, "the manifests could not be read: "+err.Error(), "")
+		}
+		for _, file := range slices.Sorted(maps.Keys(files)) {
+			if file == filepath.Base(r.Manifest) {
+				continue
+			}
+			for _, image := range files[file] {
+				if i := slices.IndexFunc(rivals[:], func(name string) bool { return strings.Contains(image, name) }); i >= 0 {
+					r.say("others", Error, fmt.Sprintf("%s runs %s (%s): two programs would hold addresses here", filepath.Join(filepath.Dir(r.Manifest), file), rivals[i], image),
+						"take that file away once the VIP may move, or write over it with --output")
+				}
+			}
+		}
+	}
+	running, err := r.host.Processes()
+	if err != nil {
+		r.say("others", Skipped, "the processes could not be listed: "+err.Error(), "")
+	}
+	for _, name := range rivals {
+		if name != "kube-vip" && slices.Contains(running, name) {
+			r.say("others", Warning, name+" runs here, which may hold addresses, too", "see that it has none of these: ip address show")
+		}
+	}
+	if len(r.found) == before {
+		r.say("others", OK, "no other program that holds addresses is known to run here", "")
+	}
+}
+
+// capabilities looks at what this process may do, which the pod may, too, where no policy forbids it.
+func (r *run) capabilities() {
+	switch lacks, err := r.host.Lacks(); {
+	case err != nil:
+		r.say("capabilities", Skipped, err.Error(), "")
+	case len(lacks) > 0:
+		r.say("capabilities", Skipped, "this process lacks "+strings.Join(lacks, " and ")+": what it cannot see the pod may see", "run this as root")
+	default:
+		r.say("capabilities", OK, "this process has NET_ADMIN and NET_RAW", "")
+	}
+}
