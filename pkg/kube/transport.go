@@ -187,6 +187,8 @@ func (c *client) pool(cred *credential, e endpoint) (*pool, error) {
 		dialer.Timeout = tm.resolve
 	}
 	ht := &http.Transport{
+		// Compressing a list of thousands takes an API server seconds, and it is this node's own that is asked.
+		DisableCompression: true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return c.access.conns.dial(ctx, c, e, func(ctx context.Context) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, addr)
