@@ -367,9 +367,9 @@ type secretData struct {
 	at   time.Time
 }
 
-// ask puts a question, unless it is under way, and has r look again when there is an answer. It is called with mu held, and
-// put without.
-func (r *routing) ask(ctx context.Context, work *sync.WaitGroup, what string, put func(ctx context.Context)) {
+// ask puts a question, unless it is under way, and has r look again when put says that there is an answer; without one it is
+// asked again by the next look. It is called with mu held, and put without.
+func (r *routing) ask(ctx context.Context, work *sync.WaitGroup, what string, put func(ctx context.Context) (answered bool)) {
 	if r.asked.busy[what] {
 		return
 	}
@@ -377,11 +377,13 @@ func (r *routing) ask(ctx context.Context, work *sync.WaitGroup, what string, pu
 	work.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		put(ctx)
+		answered := put(ctx)
 		r.asked.mu.Lock()
 		delete(r.asked.busy, what)
 		r.asked.mu.Unlock()
-		r.hint()
+		if answered {
+			r.hint()
+		}
 	})
 }
 
@@ -404,12 +406,15 @@ func (r *routing) familyOf(ctx context.Context, work *sync.WaitGroup, p bgp.Peer
 	defer r.asked.mu.Unlock()
 	at, known := r.asked.family[p.Name]
 	if !known { // the Speaker says why, if it can not be known
-		r.ask(ctx, work, "address of "+p.Name, func(ctx context.Context) {
-			if at, err := bgp.Find(ctx, p); err == nil {
-				r.asked.mu.Lock()
-				defer r.asked.mu.Unlock()
-				r.asked.family[p.Name] = at
+		r.ask(ctx, work, "address of "+p.Name, func(ctx context.Context) bool {
+			at, err := bgp.Find(ctx, p)
+			if err != nil {
+				return false
 			}
+			r.asked.mu.Lock()
+			defer r.asked.mu.Unlock()
+			r.asked.family[p.Name] = at
+			return true
 		})
 		return true, false
 	}
@@ -434,7 +439,7 @@ func (r *routing) password(ctx context.Context, work *sync.WaitGroup, p config.P
 		every = routingEvery
 	}
 	if time.Since(last.at) > every {
-		r.ask(ctx, work, "Secret "+ref.Namespace+"/"+ref.Name, func(ctx context.Context) { r.readSecret(ctx, ref, p) })
+		r.ask(ctx, work, "Secret "+ref.Namespace+"/"+ref.Name, func(ctx context.Context) bool { r.readSecret(ctx, ref, p); return true })
 	}
 	switch {
 	case last.at.IsZero():

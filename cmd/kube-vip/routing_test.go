@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"kube-vip.io/kube-vip/pkg/bgp"
 	"kube-vip.io/kube-vip/pkg/config"
 )
 
@@ -101,4 +103,20 @@ func TestPassword(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		work.Wait()
 	})
+}
+
+// TestFamily: a peer that cannot be found is not asked for again and again without a pause.
+func TestFamily(t *testing.T) {
+	r := &routing{stir: make(chan struct{}, 1), asked: asking{busy: map[string]bool{}, family: map[string]netip.Addr{}}}
+	var work sync.WaitGroup
+	if ip4, ip6 := r.familyOf(t.Context(), &work, bgp.Peer{Name: "tor", Interface: "none0"}); !ip4 || ip6 {
+		t.Errorf("while it is not known: IPv4 %t, IPv6 %t", ip4, ip6)
+	}
+	work.Wait()
+	if len(r.stir) > 0 || len(r.asked.busy) > 0 {
+		t.Errorf("after a question without an answer %d looks are asked for at once, and %v is under way", len(r.stir), r.asked.busy)
+	}
+	if ip4, ip6 := r.familyOf(t.Context(), &work, bgp.Peer{Name: "tor6", Host: "2001:db8::1"}); ip4 || !ip6 {
+		t.Errorf("of an address: IPv4 %t, IPv6 %t", ip4, ip6)
+	}
 }
