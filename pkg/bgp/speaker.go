@@ -54,9 +54,9 @@ type Speaker struct {
 	peers    []Peer
 	problems []Status // of peers that cannot be used as they are
 	sessions map[string]*running
-	met      map[string]int     // peers with whom there was a session, or an attempt, and how many ended that are none any more
-	here     map[netip.Addr]int // the addresses that are present; nil when they were not counted
-	ended    bool               // no session begins any more
+	met      map[string]int          // peers with whom there was a session, or an attempt, and how many ended that are none any more
+	here     map[netip.Addr]struct{} // the addresses that are present; nil when they were not listed
+	ended    bool                    // no session begins any more
 	idle     []*tool
 	ctx      context.Context // of Run; nil before
 	work     sync.WaitGroup
@@ -234,7 +234,7 @@ func (s *Speaker) Sync(present []vip.VIP) error {
 	case !more:
 		s.update(func() {
 			s.present, s.here = present, nil
-			s.undrain()
+			maps.DeleteFunc(s.drained, func(a netip.Addr, _ struct{}) bool { return !s.has(a) })
 			for addr := range s.past {
 				if !s.has(addr) {
 					delete(s.of, addr)
@@ -256,23 +256,16 @@ func within(some, all []vip.VIP) bool {
 	return len(some) == 0
 }
 
-// undrain forgets of which VIPs that have gone routes were marked. Called with mu held.
-func (s *Speaker) undrain() {
-	if len(s.drained) == 0 {
-		return
-	}
-	maps.DeleteFunc(s.drained, func(a netip.Addr, _ struct{}) bool { return !s.has(a) })
-}
-
 // has says whether an address is present. Called with mu held.
 func (s *Speaker) has(addr netip.Addr) bool {
 	if s.here == nil { // of thousands that go, each is asked for
-		s.here = make(map[netip.Addr]int, len(s.present))
+		s.here = make(map[netip.Addr]struct{}, len(s.present))
 		for _, v := range s.present {
-			s.here[v.Addr()]++
+			s.here[v.Addr()] = struct{}{}
 		}
 	}
-	return s.here[addr] > 0
+	_, is := s.here[addr]
+	return is
 }
 
 // Complete says that all that is to be present at the start was said, be it nothing: peers who have the routes of an earlier
