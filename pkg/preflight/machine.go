@@ -26,9 +26,12 @@ import (
 // Machine is the one that this process runs on.
 type Machine struct {
 	// Network lists interfaces, and Ask asks neighbours; nil means that neither can be done, for which Why is the reason.
-	Network interface{ Links() ([]vip.Link, error) }
-	Ask     func(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error)
-	Why     error
+	Network interface {
+		Links() ([]vip.Link, error)
+		Addresses() ([]vip.Address, error)
+	}
+	Ask func(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error)
+	Why error
 	// Proc is where procfs is mounted; empty means /proc.
 	Proc string
 }
@@ -51,6 +54,20 @@ func (m Machine) Links() ([]vip.Link, error) {
 	return m.Network.Links()
 }
 
+// Held implements Host.
+func (m Machine) Held() (list []netip.Addr, err error) {
+	if m.Network == nil {
+		return nil, m.Why
+	}
+	all, err := m.Network.Addresses()
+	for _, a := range all {
+		if a.Ours {
+			list = append(list, a.Prefix.Addr())
+		}
+	}
+	return list, err
+}
+
 // Probe implements Host.
 func (m Machine) Probe(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error) {
 	return m.Ask(ctx, link, addr)
@@ -63,8 +80,9 @@ func (m Machine) Sysctl(name string) (string, error) {
 }
 
 // Listeners implements Host, by proc_net_tcp.
-func (m Machine) Listeners() ([]netip.AddrPort, error) {
-	var list []netip.AddrPort
+func (m Machine) Listeners() ([]Listener, error) {
+	owners := m.sockets()
+	var list []Listener
 	for _, name := range []string{"tcp", "tcp6"} {
 		b, err := os.ReadFile(m.proc("net", name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +91,7 @@ func (m Machine) Listeners() ([]netip.AddrPort, error) {
 		if err != nil {
 			return nil, err
 		}
-		some, err := listeners(b)
+		some, err := listeners(b, owners)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.proc("net", name), err)
 		}
@@ -85,8 +103,11 @@ func (m Machine) Listeners() ([]netip.AddrPort, error) {
 // listening is the state TCP_LISTEN of include/net/tcp_states.h.
 const listening = "0A"
 
-// listeners reads what Documentation/networking/proc_net_tcp.rst describes.
-func listeners(table []byte) (list []netip.AddrPort, err error) {
+// inodeField is the number of the field that has a socket's inode.
+const inodeField = 9
+
+// listeners reads what Documentation/networking/proc_net_tcp.rst describes. Owners are processes by the inodes of their sockets.
+func listeners(table []byte, owners map[string]string) (list []Listener, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(table))
 	for first := true; lines.Scan(); first = false {
 		fields := strings.Fields(lines.Text())
@@ -97,9 +118,32 @@ func listeners(table []byte) (list []netip.AddrPort, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, at)
+		l := Listener{At: at}
+		if len(fields) > inodeField {
+			l.By = owners[fields[inodeField]]
+		}
+		list = append(list, l)
 	}
 	return list, lines.Err()
+}
+
+// sockets are the processes' names by the inodes of their sockets, as far as this process may see them.
+func (m Machine) sockets() map[string]string {
+	owners := map[string]string{}
+	pids, _ := m.pids() // without them nobody is known
+	for _, pid := range pids {
+		files, err := os.ReadDir(m.proc(pid, "fd"))
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			target, err := os.Readlink(m.proc(pid, "fd", f.Name()))
+			if inode, is := strings.CutPrefix(target, "socket:["); err == nil && is {
+				owners[strings.TrimSuffix(inode, "]")] = m.name(pid)
+			}
+		}
+	}
+	return owners
 }
 
 // socketAddress reads an address as hexadecimal words of the machine's byte order, and a port.
@@ -119,22 +163,50 @@ func socketAddress(text string) (netip.AddrPort, error) {
 
 // Processes implements Host.
 func (m Machine) Processes() ([]string, error) {
-	entries, err := os.ReadDir(m.proc())
+	pids, err := m.pids()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
-		b, err := os.ReadFile(m.proc(e.Name(), "comm"))
-		if name := strings.TrimSpace(string(b)); err == nil && !slices.Contains(names, name) { // else it has ended meanwhile
+	for _, pid := range pids {
+		if name := m.name(pid); name != "" && pid != strconv.Itoa(os.Getpid()) && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
+
+// pids are the processes in this one's network namespace, and those that may be.
+func (m Machine) pids() ([]string, error) {
+	entries, err := os.ReadDir(m.proc())
+	if err != nil {
+		return nil, err
+	}
+	own, ownErr := os.Readlink(m.proc("self", "ns", "net"))
+	var pids []string
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		if of, err := os.Readlink(m.proc(e.Name(), "ns", "net")); err == nil && ownErr == nil && of != own {
+			continue // what a container on a network of its own does is not done here
+		}
+		pids = append(pids, e.Name())
+	}
+	return pids, nil
+}
+
+// name is a process's; empty when it has ended meanwhile.
+func (m Machine) name(pid string) string {
+	b, err := os.ReadFile(m.proc(pid, "comm"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// largest is the size up to which a file may be a manifest: an API server takes no larger object.
+const largest = 1 << 20
 
 // Manifests implements Host. What is no manifest has no images.
 func (m Machine) Manifests(dir string) (map[string][]string, error) {
@@ -147,7 +219,11 @@ func (m Machine) Manifests(dir string) (map[string][]string, error) {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") { // as the kubelet passes over them
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		path := filepath.Join(dir, e.Name())
+		if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > largest) {
+			continue
+		}
+		b, err := os.ReadFile(path)
 		if err != nil {
 			return files, err
 		}

@@ -2,16 +2,19 @@ package preflight
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 // TestMachine asks this machine itself.
@@ -25,16 +28,18 @@ func TestMachine(t *testing.T) {
 		}
 		defer func() { _ = l.Close() }()
 		list, err := m.Listeners()
-		if want := netip.MustParseAddrPort(l.Addr().String()); err != nil || !slices.Contains(list, want) {
-			t.Errorf("%s is not among %v; %v", want, list, err)
+		comm, commErr := os.ReadFile("/proc/self/comm")
+		if want := (Listener{netip.MustParseAddrPort(l.Addr().String()), strings.TrimSpace(string(comm))}); errors.Join(err, commErr) != nil || !slices.Contains(list, want) {
+			t.Errorf("%v is not among %v; %v", want, list, err)
 		}
 	}
-	comm, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
+	other := exec.Command("sleep", "60")
+	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if names, err := m.Processes(); err != nil || !slices.Contains(names, string(comm[:len(comm)-1])) {
-		t.Errorf("this process is not among %q; %v", names, err)
+	defer func() { _, _ = other.Process.Kill(), other.Wait() }()
+	if names, err := m.Processes(); err != nil || !slices.Contains(names, "sleep") {
+		t.Errorf("sleep is not among %q; %v", names, err)
 	}
 	if value, err := m.Sysctl("kernel/ostype"); err != nil || value != "Linux" {
 		t.Errorf("kernel.ostype is %q; %v", value, err)
@@ -54,39 +59,34 @@ func TestMachine(t *testing.T) {
 
 func TestListeners(t *testing.T) {
 	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	got, err := listeners([]byte(head +
-		"   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n" +
-		"   1: 0100007F:192C 0100007F:192B 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 20 4 30 10 -1\n" +
-		"   2: 00000000000000000000000000000000:192B 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 3 1 0\n" +
-		"   3: 000000FD000000000000000011000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4 1 0\n"))
-	want := []string{"127.0.0.1:6443", "[::]:6443", "[fd00::11]:80"}
-	if diff := cmp.Diff(want, texts(got)); diff != "" || err != nil {
+	got, err := listeners([]byte(head+
+		"   0: 0100007F:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n"+
+		"   1: 0100007F:192C 0100007F:192B 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 20 4 30 10 -1\n"+
+		"   2: 00000000000000000000000000000000:192B 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 3 1 0\n"+
+		"   3: 000000FD000000000000000011000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4 1 0\n"), map[string]string{"1": "kube-apiserver", "4": "nginx"})
+	want := []Listener{
+		{netip.MustParseAddrPort("127.0.0.1:6443"), "kube-apiserver"}, {netip.MustParseAddrPort("[::]:6443"), ""}, {netip.MustParseAddrPort("[fd00::11]:80"), "nginx"},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	for _, bad := range []string{"0100007F", "0100007F:G", "01:1", "zz:1"} {
-		if _, err := listeners([]byte(head + " 0: " + bad + " x 0A\n")); err == nil {
+		if _, err := listeners([]byte(head+" 0: "+bad+" x 0A\n"), nil); err == nil {
 			t.Errorf("%q is taken for an address", bad)
 		}
 	}
 }
 
-func texts[T fmt.Stringer](list []T) (out []string) {
-	for _, x := range list {
-		out = append(out, x.String())
-	}
-	return out
-}
-
 func FuzzListeners(f *testing.F) {
 	f.Add([]byte("head\n 0: 0100007F:192B x 0A\n"))
 	f.Fuzz(func(t *testing.T, table []byte) {
-		list, err := listeners(table)
+		list, err := listeners(table, nil)
 		if err != nil && list != nil {
 			t.Errorf("%v beside %v", list, err)
 		}
-		for _, at := range list {
-			if !at.Addr().IsValid() {
-				t.Errorf("%v is no address", at)
+		for _, l := range list {
+			if !l.At.Addr().IsValid() {
+				t.Errorf("%v is no address", l)
 			}
 		}
 	})
@@ -105,7 +105,8 @@ func TestManifests(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "sub"), 0o700), unix.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600),
+		os.WriteFile(filepath.Join(dir, "dump.yaml"), make([]byte, largest+1), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Machine{}.Manifests(dir)

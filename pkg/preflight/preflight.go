@@ -52,18 +52,35 @@ type Plan struct {
 	Join bool
 	// Manifest is the file to be written; empty for none.
 	Manifest string
+	// Proxy is the kube-proxy that the cluster is to have, as far as that is known.
+	Proxy Proxy
+}
+
+// Proxy is how kube-proxy is told to work. The zero value is one that is not known.
+type Proxy struct {
+	// IPVS is its mode ipvs, and StrictARP its setting ipvs.strictARP.
+	IPVS, StrictARP bool
+}
+
+// Listener is a socket that waits for connections by TCP.
+type Listener struct {
+	At netip.AddrPort
+	// By is the name of the process that has it; empty when that is not known.
+	By string
 }
 
 // Host is what a machine tells of itself and its network.
 type Host interface {
 	Links() ([]vip.Link, error)
+	// Held are the addresses that a kube-vip has put on the machine.
+	Held() ([]netip.Addr, error)
 	// Probe asks the neighbours on a link for an address, and returns the hardware address of one who has it.
 	Probe(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error)
 	// Sysctl is the value of one, with slashes in its name; fs.ErrNotExist when the kernel has none of that name.
 	Sysctl(name string) (string, error)
-	// Listeners are the addresses and ports that somebody listens on by TCP.
-	Listeners() ([]netip.AddrPort, error)
-	// Processes are the names of what runs.
+	// Listeners are those in the machine's network.
+	Listeners() ([]Listener, error)
+	// Processes are the names of what else runs in the machine's network.
 	Processes() ([]string, error)
 	// Manifests are the names of the files in a directory, with the images that each of them names.
 	Manifests(dir string) (map[string][]string, error)
@@ -76,12 +93,14 @@ type Host interface {
 // Run runs every check. What could not be found out is a finding, too.
 func Run(ctx context.Context, p Plan, h Host) []Finding {
 	r := &run{Plan: p, host: h}
+	r.running, r.blind = h.Processes()
 	links, err := h.Links()
 	if err != nil {
 		r.say("interface", Skipped, "the interfaces could not be listed: "+err.Error(), "run this on the node")
 	} else {
 		r.addresses(ctx, links)
 		r.sysctls(links)
+		r.proxy(links)
 	}
 	r.ports()
 	r.manifest()
@@ -102,9 +121,14 @@ func Worst(found []Finding) Level {
 
 type run struct {
 	Plan
-	host  Host
-	found []Finding
+	host    Host
+	running []string // processes
+	blind   error    // why they are not known
+	found   []Finding
 }
+
+// again says that a kube-vip runs here already, which what is planned takes the place of.
+func (r *run) again() bool { return slices.Contains(r.running, "kube-vip") }
 
 func (r *run) say(check string, l Level, text, fix string) {
 	r.found = append(r.found, Finding{check, l, text, fix})
@@ -143,15 +167,21 @@ func (r *run) addresses(ctx context.Context, links []vip.Link) {
 
 // wire asks the network for a VIP.
 func (r *run) wire(ctx context.Context, a netip.Addr, link string) {
-	switch mac, err := r.host.Probe(ctx, link, a); {
+	mac, err := r.host.Probe(ctx, link, a)
+	held, heldErr := r.host.Held()
+	switch here := heldErr == nil && slices.Contains(held, a); {
+	case here && mac != nil:
+		r.say("address", Warning, fmt.Sprintf("%s is on this machine, by kube-vip, and a host with the hardware address %s answers for it on %s, too", a, mac, link), "find that host (ip -br link lists a host's own), and take the address away from it")
+	case here:
+		r.say("address", OK, fmt.Sprintf("%s is on this machine, by kube-vip", a), "")
 	case err != nil:
 		r.say("address", Skipped, fmt.Sprintf("nobody could be asked for %s on %s: %s", a, link, err), "run this as root on the node")
-	case mac != nil && r.Join:
+	case mac != nil && (r.Join || r.again()):
 		r.say("address", OK, fmt.Sprintf("%s is answered for on %s by %s: a node of the control plane, if that is one's hardware address", a, link, mac), "")
 	case mac != nil:
 		r.say("address", Error, fmt.Sprintf("%s is answered for on %s by a host with the hardware address %s", a, link, mac),
-			"choose an address that nobody has, or take it away from that host (ip -br link lists a host's own); where it is a node that runs kube-vip already, this is --join")
-	case r.Join:
+			"choose an address that nobody has, or take it away from that host (ip -br link lists a host's own); where it is a node of this control plane, this one joins it: kube-vip kubeadm join, or preflight --join")
+	case r.Join && !r.again():
 		r.say("address", Warning, fmt.Sprintf("nobody answers for %s on %s: kubeadm join could not reach the control plane", a, link), "see that kube-vip runs on the first node, and that this node is in its network")
 	default:
 		r.say("address", OK, fmt.Sprintf("nobody answers for %s on %s", a, link), "")
@@ -199,6 +229,9 @@ func (r *run) sysctls(links []vip.Link) {
 					r.say("sysctl", Skipped, err.Error(), "")
 				case value == "2", value == "8":
 					r.say("sysctl", Error, fmt.Sprintf("%s is %s: the kernel would not answer ARP for %s", dotted(name), value, a), "sysctl -w "+dotted(name)+"=1, and so in /etc/sysctl.d")
+				case r.onLoopback(links) && (value == "1" || value == "3" && !r.Placement.Global):
+					r.say("sysctl", Error, fmt.Sprintf("%s is %s: the kernel would not answer ARP for %s, which is to be on a loopback", dotted(name), value, a),
+						"leave --interface out, which has the address on "+link+"; or sysctl -w "+dotted(name)+"=0, where no kube-proxy in IPVS mode needs another value")
 				}
 			}
 		}
@@ -215,6 +248,52 @@ func (r *run) sysctls(links []vip.Link) {
 	}
 }
 
+// onLoopback says that the control plane's VIPs are put on a loopback.
+func (r *run) onLoopback(links []vip.Link) bool {
+	return slices.ContainsFunc(links, func(l vip.Link) bool { return l.Loopback && l.Name == r.Placement.Interface })
+}
+
+// The interface on which kube-proxy in IPVS mode has every Service's addresses, on every node.
+const ipvsLink = "kube-ipvs0"
+
+// proxy looks at kube-proxy. In IPVS mode it puts Services' addresses on every node, where the kernel would answer ARP for
+// them unless ipvs.strictARP sets arp_ignore to 1; which in turn leaves what is on a loopback without an answer. It has
+// nothing to do with the control plane's VIP elsewhere, nor with IPv6: there the kernel answers for an interface's own alone.
+func (r *run) proxy(links []vip.Link) {
+	const strict = "ipvs: {strictARP: true}"
+	before := len(r.found)
+	switch {
+	case r.Routed || !r.any(netip.Addr.Is4):
+	case r.Services && r.Proxy.IPVS && !r.Proxy.StrictARP:
+		r.say("kube-proxy", Error, "KubeProxyConfiguration says mode: ipvs without ipvs.strictARP: every node would answer ARP for Services' addresses", "write "+strict+" into the KubeProxyConfiguration")
+	case r.Proxy.IPVS && r.Proxy.StrictARP && r.onLoopback(links):
+		r.say("kube-proxy", Error, "KubeProxyConfiguration says mode: ipvs with ipvs.strictARP, with which the kernel does not answer ARP for an address on a loopback", "leave --interface out")
+	case r.Services && slices.ContainsFunc(links, func(l vip.Link) bool { return l.Name == ipvsLink }):
+		if link := r.answersForAll(links); link != "" {
+			r.say("kube-proxy", Error, fmt.Sprintf("kube-proxy is in IPVS mode here (there is %s), and net.ipv4.conf.all.arp_ignore is 0: this node would answer ARP on %s for every Service's addresses", ipvsLink, link),
+				"kubectl -n kube-system edit configmap kube-proxy: write "+strict+" into its config.conf; then kubectl -n kube-system rollout restart daemonset kube-proxy")
+		}
+	}
+	if len(r.found) == before {
+		r.say("kube-proxy", OK, "kube-proxy is not known to answer for addresses, or to keep the kernel from it", "")
+	}
+}
+
+// answersForAll is an interface to the network on which the kernel answers for the addresses of all interfaces; empty for none.
+func (r *run) answersForAll(links []vip.Link) string {
+	zero := func(of string) bool {
+		value, err := r.host.Sysctl("net/ipv4/conf/" + of + "/arp_ignore")
+		return err == nil && value == "0"
+	}
+	outward := func(l vip.Link) bool {
+		return l.DefaultRoute4 || l.Name == r.Placement.Interface || slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool { return subnetOf(a, links) == l.Name })
+	}
+	if i := slices.IndexFunc(links, func(l vip.Link) bool { return !l.Loopback && outward(l) && zero(l.Name) }); i >= 0 && zero("all") {
+		return links[i].Name
+	}
+	return ""
+}
+
 // any says that some address is of a kind; those of Services are not known, so without any every kind is.
 func (r *run) any(is func(netip.Addr) bool) bool {
 	return len(r.Addresses) == 0 || slices.ContainsFunc(r.Addresses, is)
@@ -229,23 +308,33 @@ func (r *run) ports() {
 		r.say("port", Skipped, "it could not be found out who listens: "+err.Error(), "")
 		return
 	}
-	taken := func(at netip.AddrPort) (by netip.AddrPort, is bool) {
-		i := slices.IndexFunc(all, func(l netip.AddrPort) bool {
-			return l.Port() == at.Port() && (!at.Addr().IsValid() || at.Addr().IsUnspecified() || l.Addr().IsUnspecified() || l.Addr() == at.Addr())
+	taken := func(at netip.AddrPort) (by Listener, is bool) {
+		i := slices.IndexFunc(all, func(l Listener) bool {
+			return l.At.Port() == at.Port() && (!at.Addr().IsValid() || at.Addr().IsUnspecified() || l.At.Addr().IsUnspecified() || l.At.Addr() == at.Addr())
 		})
 		if i < 0 {
 			return by, false
 		}
 		return all[i], true
 	}
+	who := func(l Listener) string {
+		if l.By == "" {
+			return "somebody"
+		}
+		return l.By
+	}
 	before := len(r.found)
-	if by, is := taken(netip.AddrPortFrom(netip.Addr{}, r.Port)); is && r.Port != 0 {
-		r.say("port", Warning, fmt.Sprintf("somebody listens on %s already: an API server that runs, or one that could not start", by),
+	if l, is := taken(netip.AddrPortFrom(netip.Addr{}, r.Port)); is && r.Port != 0 && !(r.again() && (l.By == "" || l.By == "kube-apiserver")) {
+		r.say("port", Warning, fmt.Sprintf("%s listens on %s already: an API server that runs, or one that could not start", who(l), l.At),
 			"if no API server runs here: see who it is (ss -ltnp), or give the API server another port, by localAPIEndpoint.bindPort and --port")
 	}
 	for _, setting := range slices.Sorted(maps.Keys(r.Ports)) {
-		if by, is := taken(r.Ports[setting]); is {
-			r.say("port", Error, fmt.Sprintf("%s is %s, and somebody listens on %s already", setting, r.Ports[setting], by), "see who it is (ss -ltnp), or give another port; empty or 0 turns it off")
+		switch l, is := taken(r.Ports[setting]); {
+		case !is, r.again() && l.By == "kube-vip":
+		case r.again() && l.By == "":
+			r.say("port", Skipped, fmt.Sprintf("%s is %s, and it is not known whether it is the kube-vip here that listens on %s", setting, r.Ports[setting], l.At), "run this as root")
+		default:
+			r.say("port", Error, fmt.Sprintf("%s is %s, and %s listens on %s already", setting, r.Ports[setting], who(l), l.At), "see who it is (ss -ltnp), or give another port; empty or 0 turns it off")
 		}
 	}
 	if len(r.found) == before {
@@ -289,12 +378,11 @@ func (r *run) others() {
 			}
 		}
 	}
-	running, err := r.host.Processes()
-	if err != nil {
-		r.say("others", Skipped, "the processes could not be listed: "+err.Error(), "")
+	if r.blind != nil {
+		r.say("others", Skipped, "the processes could not be listed: "+r.blind.Error(), "")
 	}
 	for _, name := range rivals {
-		if name != "kube-vip" && slices.Contains(running, name) {
+		if name != "kube-vip" && slices.Contains(r.running, name) {
 			r.say("others", Warning, name+" runs here, which may hold addresses, too", "see that it has none of these: ip address show")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +22,8 @@ type machine struct {
 	deaf      error
 	wire      map[string]string // who answers for an address
 	sysctls   map[string]string
-	listeners []string
+	listeners []string // "address process"
+	held      []string
 	processes []string
 	manifests map[string][]string
 	barred    error
@@ -49,9 +51,17 @@ func (m machine) Sysctl(name string) (string, error) {
 	return value, nil
 }
 
-func (m machine) Listeners() (list []netip.AddrPort, err error) {
+func (m machine) Held() (list []netip.Addr, err error) {
+	for _, a := range m.held {
+		list = append(list, netip.MustParseAddr(a))
+	}
+	return list, nil
+}
+
+func (m machine) Listeners() (list []Listener, err error) {
 	for _, l := range m.listeners {
-		list = append(list, netip.MustParseAddrPort(l))
+		at, by, _ := strings.Cut(l, " ")
+		list = append(list, Listener{netip.MustParseAddrPort(at), by})
 	}
 	return list, nil
 }
@@ -77,6 +87,11 @@ func TestRun(t *testing.T) {
 		return out
 	}
 	const mac = "02:00:00:00:00:09"
+	ours := map[string]netip.AddrPort{"--prometheusHTTPServer": netip.MustParseAddrPort("127.0.0.1:2112"), "--healthCheckPort": netip.MustParseAddrPort("127.0.0.1:29112")}
+	ipvs := []vip.Link{{Index: 3, Name: "kube-ipvs0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.20/32")}}}
+	ignore := func(all, eth0 string) map[string]string {
+		return map[string]string{"net/ipv4/conf/all/arp_ignore": all, "net/ipv4/conf/eth0/arp_ignore": eth0}
+	}
 	for name, c := range map[string]struct {
 		plan Plan
 		host machine
@@ -97,16 +112,36 @@ func TestRun(t *testing.T) {
 			want: []string{"error sysctl net.ipv4.conf.eth0.arp_ignore is 2: the kernel would not answer ARP for 10.0.0.10"}},
 		"nothing is passed on": {plan: Plan{Services: true}, host: machine{sysctls: map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "1"}}, want: []string{"warning sysctl net.ipv4.ip_forward is 0"}},
 		"an API server":        {plan: Plan{Port: 6443}, host: machine{listeners: []string{"[::]:6443"}}, want: []string{"warning port somebody listens on [::]:6443 already"}},
-		"a port of ours": {plan: Plan{Ports: map[string]netip.AddrPort{"--prometheusHTTPServer": netip.MustParseAddrPort("127.0.0.1:2112"), "--healthCheckPort": netip.MustParseAddrPort("127.0.0.1:29112")}},
+		"a port of ours": {plan: Plan{Ports: ours},
 			host: machine{listeners: []string{"127.0.0.2:29112", "0.0.0.0:2112"}}, want: []string{"error port --prometheusHTTPServer is 127.0.0.1:2112, and somebody listens on 0.0.0.0:2112 already"}},
 		"no directory": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{barred: errors.New("it is not there")}, want: []string{"error manifest no file can be made in /m: it is not there"}},
 		"another kube-vip": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{manifests: map[string][]string{"kube-vip.yaml": {"kube-vip:1"}, "vip.yaml": {"ghcr.io/kube-vip/kube-vip:v1"}, "etcd.yaml": {"etcd"}}},
 			want: []string{"error others /m/vip.yaml runs kube-vip (ghcr.io/kube-vip/kube-vip:v1)"}},
-		"keepalived": {host: machine{processes: []string{"init", "keepalived"}}, want: []string{"warning others keepalived runs here"}},
-		"no rights":  {host: machine{lacks: []string{"NET_RAW"}}, want: []string{"skipped capabilities this process lacks NET_RAW"}},
+		"again, here is the address": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true, Port: 6443, Ports: ours},
+			host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, listeners: []string{"[::]:6443 kube-apiserver", "127.0.0.1:2112 kube-vip", "127.0.0.1:29112 kube-vip"}}},
+		"again, here and elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, wire: map[string]string{"10.0.0.10": mac}},
+			want: []string{"warning address 10.0.0.10 is on this machine, by kube-vip, and a host with the hardware address " + mac + " answers for it on eth0, too"}},
+		"again, elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, wire: map[string]string{"10.0.0.10": mac}}},
+		"again, nowhere":   {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true}, host: machine{processes: []string{"kube-vip"}}},
+		"again, with ports of others": {plan: Plan{Port: 6443, Ports: ours}, host: machine{processes: []string{"kube-vip"}, listeners: []string{"[::]:6443 nginx", "127.0.0.1:2112 prometheus", "127.0.0.1:29112"}},
+			want: []string{"warning port nginx listens on [::]:6443 already", "skipped port --healthCheckPort is 127.0.0.1:29112, and it is not known", "error port --prometheusHTTPServer is 127.0.0.1:2112, and prometheus listens"}},
+		"IPVS is planned":                         {plan: Plan{Services: true, Proxy: Proxy{IPVS: true}}, want: []string{"error kube-proxy KubeProxyConfiguration says mode: ipvs without ipvs.strictARP"}},
+		"IPVS is planned, and is strict":          {plan: Plan{Services: true, Proxy: Proxy{IPVS: true, StrictARP: true}}},
+		"IPVS is planned, and no Services":        {plan: Plan{Addresses: addrs("10.0.0.10"), Proxy: Proxy{IPVS: true}}},
+		"IPVS is planned, and Services are IPv6":  {plan: Plan{Addresses: addrs("fd00::10"), Services: true, Proxy: Proxy{IPVS: true}}},
+		"IPVS is planned, and routers are told":   {plan: Plan{Services: true, Routed: true, Proxy: Proxy{IPVS: true}}},
+		"IPVS is planned, beside the loopback":    {plan: Plan{Addresses: addrs("10.0.0.10"), Placement: vip.Placement{Interface: "lo"}, Proxy: Proxy{IPVS: true, StrictARP: true}}, want: []string{"error kube-proxy KubeProxyConfiguration says mode: ipvs with ipvs.strictARP"}},
+		"IPVS is here":                            {plan: Plan{Services: true}, host: machine{links: ipvs, sysctls: ignore("0", "0")}, want: []string{"error kube-proxy kube-proxy is in IPVS mode here (there is kube-ipvs0), and net.ipv4.conf.all.arp_ignore is 0: this node would answer ARP on eth0"}},
+		"IPVS is here, and is strict":             {plan: Plan{Services: true}, host: machine{links: ipvs, sysctls: ignore("1", "0")}},
+		"IPVS is here, and is strict on its link": {plan: Plan{Services: true}, host: machine{links: ipvs, sysctls: ignore("0", "1")}},
+		"IPVS is here, and no Services":           {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{links: ipvs, sysctls: ignore("0", "0")}},
+		"the loopback is not answered for":        {plan: Plan{Addresses: addrs("10.0.0.10"), Placement: vip.Placement{Interface: "lo"}}, host: machine{sysctls: ignore("1", "0")}, want: []string{"error sysctl net.ipv4.conf.all.arp_ignore is 1: the kernel would not answer ARP for 10.0.0.10, which is to be on a loopback"}},
+		"the loopback is, of global scope":        {plan: Plan{Addresses: addrs("10.0.0.10"), Placement: vip.Placement{Interface: "lo", Global: true}}, host: machine{sysctls: ignore("0", "3")}},
+		"keepalived":                              {host: machine{processes: []string{"init", "keepalived"}}, want: []string{"warning others keepalived runs here"}},
+		"no rights":                               {host: machine{lacks: []string{"NET_RAW"}}, want: []string{"skipped capabilities this process lacks NET_RAW"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.host.links = eth0(); c.host.deaf != nil {
+			if c.host.links = append(eth0(), c.host.links...); c.host.deaf != nil {
 				c.host.links = nil
 			}
 			found := Run(t.Context(), c.plan, c.host)
@@ -137,5 +172,51 @@ func TestRun(t *testing.T) {
 				t.Errorf("the worst is %q, want %q", got, worst)
 			}
 		})
+	}
+}
+
+func TestIgnored(t *testing.T) {
+	found := []Finding{{"address", Error, "a", "f"}, {"port", Error, "p", "f"}, {"others", OK, "o", ""}}
+	for name, want := range map[string]string{
+		"":             "error error ok",
+		"Address":      "warning error ok",
+		"address,PORT": "warning warning ok",
+		"all":          "warning warning ok",
+		"capabilities": "error error ok",
+		"swap,Nothing": `"swap" is not a check: want interface, address, sysctl, kube-proxy, port, manifest, others, capabilities, or all; "Nothing" is not`,
+		"all,port":     "all stands for every check: give it alone",
+		"settings":     `"settings" is not a check`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var names []string
+			if name != "" {
+				names = strings.Split(name, ",")
+			}
+			ignored, err := ParseIgnored(names)
+			var got []string
+			for _, f := range ignored.Apply(found) {
+				got = append(got, string(f.Level))
+			}
+			text := strings.Join(got, " ")
+			if err != nil {
+				text = strings.ReplaceAll(err.Error(), "\n", "; ")
+			}
+			if !strings.HasPrefix(text, want) {
+				t.Errorf("%s, want %s", text, want)
+			}
+			if found[0].Level != Error {
+				t.Error("the findings themselves were changed")
+			}
+		})
+	}
+	checked := map[string]bool{}
+	for _, f := range Run(t.Context(), Plan{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.10")}, Manifest: "/m/kube-vip.yaml"}, machine{links: eth0()}) {
+		checked[f.Check] = true
+		if !slices.Contains(Checks(), f.Check) {
+			t.Errorf("%s is none of the checks", f.Check)
+		}
+	}
+	if len(checked) != len(Checks()) {
+		t.Errorf("%v were made of %v", checked, Checks())
 	}
 }
