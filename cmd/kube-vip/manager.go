@@ -30,6 +30,7 @@ import (
 	"kube-vip.io/kube-vip/pkg/cp"
 	"kube-vip.io/kube-vip/pkg/events"
 	"kube-vip.io/kube-vip/pkg/ha"
+	"kube-vip.io/kube-vip/pkg/join"
 	"kube-vip.io/kube-vip/pkg/kube"
 	"kube-vip.io/kube-vip/pkg/names"
 	"kube-vip.io/kube-vip/pkg/svc"
@@ -134,7 +135,7 @@ func (p *program) manage(ctx context.Context, loaded *config.Loaded, log *slog.L
 	}
 	log.Info(fmt.Sprintf("namespace [%s], Mode: [%s], Features(s): Control Plane:[%t], Services:[%t]",
 		namespace, mode, c.ControlPlane.Enable, c.Services.Enable))
-	i, err := p.wire(c, log)
+	i, err := p.wire(c, p.shared(loaded), log)
 	if err != nil {
 		return err
 	}
@@ -199,10 +200,11 @@ type wiring struct {
 	fit               *fitness
 	unknown           atomic.Int32 // parts of the instance that do not know yet what is to be held
 	version           string
+	handout           join.Handout // for nodes that join
 }
 
 // wire builds the instance. Nothing runs yet.
-func (p *program) wire(c config.Config, log *slog.Logger) (*instance, error) {
+func (p *program) wire(c config.Config, handout join.Handout, log *slog.Logger) (*instance, error) {
 	if err := timing(c).Validate(); err != nil {
 		return nil, err
 	}
@@ -210,7 +212,7 @@ func (p *program) wire(c config.Config, log *slog.Logger) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{c: c, log: log, network: network, own: &ownAddresses{network: network}, fit: &fitness{}, version: p.build.Version, registry: newRegistry(p.build, c.Node.Name)}
+	w := &wiring{c: c, log: log, network: network, own: &ownAddresses{network: network}, fit: &fitness{}, handout: handout, version: p.build.Version, registry: newRegistry(p.build, c.Node.Name)}
 	w.close = network.Close
 	if err := p.wireAll(w); err != nil {
 		w.close()
@@ -281,8 +283,13 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 		w.fit.judged(standing(h), h.Reason)
 		known()
 	}
+	published, err := w.publish()
+	if err != nil {
+		return err
+	}
 	led := func(l ha.Lead) {
 		w.plane.Holding(l.Held)
+		published.SetLeads(l.Held)
 		if w.services != nil {
 			w.services.Led(lease, l)
 		}
@@ -306,7 +313,41 @@ func (p *program) wireControlPlane(w *wiring) (err error) {
 	}
 	w.deciders = append(w.deciders, hints{w.network, w.plane.Hint, w.log}, w.fit, w.plane)
 	w.deciders = append(w.deciders, holds...)
+	w.deciders = append(w.deciders, published)
 	return nil
+}
+
+// superAdmin is a kubeconfig that kubeadm leaves on the first node alone.
+const superAdmin = "super-admin.conf"
+
+// shared is what nodes that join need to know of an instance with these settings.
+func (p *program) shared(loaded *config.Loaded) join.Handout {
+	h := join.Handout{Version: p.build.Version}
+	h.Settings, h.Secrets = loaded.Shared()
+	if filepath.Base(loaded.Config.Kubernetes.ConfigFile) == superAdmin {
+		delete(h.Settings, "k8sConfigPath")
+	}
+	return h
+}
+
+// publish has the leader keep what nodes that join need. That is for those that run as static pods, with the kubeconfig of the
+// node's administrator: a DaemonSet comes to new nodes by itself, and its ServiceAccount has no right to do it.
+func (w *wiring) publish() (*join.Publisher, error) {
+	client, err := w.access.Clientset("settings for nodes that join", clientQPS, clientBurst)
+	if err != nil {
+		return nil, err
+	}
+	namespace, lease := leaseKey(w.c, w.c.Election.LeaseName)
+	first := func() bool { // of those that announce, where nobody is elected
+		return !w.everywhere() || !slices.ContainsFunc(w.members.Others(), func(m ha.Member) bool {
+			return slices.Contains(m.Groups, lease) && m.Node < w.c.Node.Name
+		})
+	}
+	may := func() bool {
+		source, _, _ := w.access.State()
+		return source != "" && source != kube.DefaultInClusterDir && first()
+	}
+	return join.NewPublisher(join.PublisherOptions{Handout: w.handout, Lease: namespace + "/" + lease, May: may, Client: client, Log: w.log}), nil
 }
 
 // enlist makes this instance one of the members.

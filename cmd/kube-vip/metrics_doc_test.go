@@ -22,6 +22,7 @@ import (
 
 	"kube-vip.io/kube-vip/pkg/arp"
 	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/join"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
@@ -176,7 +177,7 @@ func shownMetrics(t *testing.T) map[string]metric {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := (&program{build: releaseBuild()}).wire(loaded.Config, slog.New(slog.DiscardHandler))
+	i, err := (&program{build: releaseBuild()}).wire(loaded.Config, join.Handout{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

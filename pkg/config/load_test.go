@@ -906,3 +906,34 @@ func TestSettingsAreFresh(t *testing.T) {
 		t.Error("a caller can change the table")
 	}
 }
+
+// TestShared: what is one node's own is not handed on, and of what is secret only the name.
+func TestShared(t *testing.T) {
+	l, err := Load(nil, []string{
+		"address=10.0.0.10", "bgp_enable=true", "bgp_as=65000", "bgp_routerid=192.0.2.11", "bgp_sourceip=192.0.2.11", "vip_nodename=cp1", "instance_name=a",
+		"bgp_peers=192.0.2.1:65001:s3cret:false", "bgp_peerpass=s3cret", "vip_interface=eth0",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, secrets := l.Shared()
+	if diff := cmp.Diff([]string{"bgppeers", "peerPass"}, secrets); diff != "" {
+		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]string{"address": "10.0.0.10", "bgp": "true", "localAS": "65000", "interface": "eth0", "port": "6443", "bgpRouterID": "", "sourceIP": "", "nodeName": "", "instanceName": ""} {
+		if got, is := values[name]; got != want || is != (want != "") {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	for name, value := range values {
+		if strings.Contains(value, "s3cret") {
+			t.Errorf("%s=%s has a password", name, value)
+		}
+	}
+	if l, err = Load(nil, []string{"bgp_peers=192.0.2.1:65001"}); err != nil {
+		t.Fatal(err)
+	}
+	if values, secrets = l.Shared(); len(secrets) > 0 || values["bgppeers"] != "192.0.2.1:65001" {
+		t.Errorf("peers without a password: %q, secrets %q", values["bgppeers"], secrets)
+	}
+}

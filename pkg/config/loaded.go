@@ -66,6 +66,23 @@ func (l *Loaded) Env() []EnvVar {
 	return env
 }
 
+// Shared are the settings that another node needs to run as this one does, by name: those that Env has, without what is one
+// node's own. Supply of each has the same effect. Secrets are the names of those that are left out because they are secret.
+func (l *Loaded) Shared() (values map[string]string, secrets []string) {
+	values = map[string]string{}
+	for _, s := range Settings() {
+		text := s.Value(&l.Config).String()
+		switch {
+		case s.Own || !l.isSet(s.Name) && (s.emit == nil || !s.emit(&l.Config)):
+		case s.Show(text) != text:
+			secrets = append(secrets, s.Name)
+		default:
+			values[s.Name] = text
+		}
+	}
+	return values, secrets
+}
+
 // Effective is one setting with its value, for people to read.
 type Effective struct {
 	Setting Setting

@@ -32,6 +32,8 @@ type Setting struct {
 	Group string
 	// Secret values are never printed.
 	Secret bool
+	// Own values are one node's, and not for others.
+	Own bool
 	// Enum lists the values that are accepted; empty means that the type decides.
 	Enum []string
 

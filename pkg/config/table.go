@@ -333,7 +333,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "bgpRouterID", Env: []string{"bgp_routerid"}, Key: "bgpRouterID",
-			Example: "192.0.2.1", Group: groupBGP,
+			Example: "192.0.2.1", Group: groupBGP, Own: true,
 			Usage: "router ID, an IPv4 address; it must differ from node to node",
 			bind: func(c *Config) pflag.Value {
 				return address{p: &c.BGP.RouterID, only: "IPv4", reason: ", as a BGP router ID is"}
@@ -411,7 +411,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "sourceIP", Aliases: []string{"sourceip"}, Env: []string{"bgp_sourceip"}, Key: "sourceIP",
-			Example: "192.0.2.1", Group: groupBGP,
+			Example: "192.0.2.1", Group: groupBGP, Own: true,
 			Usage: "address that sessions come from; not together with a source interface",
 			bind:  func(c *Config) pflag.Value { return address{p: &c.BGP.SourceIP} },
 		},
@@ -540,7 +540,7 @@ func Settings() []Setting {
 		// This instance
 		{
 			Name: "nodeName", Env: []string{"vip_nodename"}, Key: "nodeName",
-			Example: "node-1", Group: groupNode,
+			Example: "node-1", Group: groupNode, Own: true,
 			Usage: "name of this node, in lower case, which is our name in Leases; empty means the host's name",
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Node.Name, clean: lowerTrim, check: nodeName}
@@ -548,7 +548,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "instanceName", Env: []string{"instance_name", "INSTANCE_NAME"}, Key: "instanceName",
-			Example: "blue", Group: groupNode,
+			Example: "blue", Group: groupNode, Own: true,
 			Usage: "tells two instances on one node apart",
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Node.Instance, clean: strings.TrimSpace, check: instanceName}

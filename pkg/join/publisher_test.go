@@ -1,0 +1,139 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Where the objects are.
+const (
+	mapPath     = "/api/v1/namespaces/kube-system/configmaps/kube-vip"
+	rolePath    = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles/kube-vip:join"
+	bindingPath = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings/kube-vip:join"
+)
+
+var some = Handout{Settings: map[string]string{"address": "10.0.0.10", "arp": "true"}, Secrets: []string{"peerPass"}, Version: "v1.2.3"}
+
+func publisher(t *testing.T, s *apiServer, log *bytes.Buffer) *Publisher {
+	return NewPublisher(PublisherOptions{Handout: some, Lease: "kube-system/lock", May: func() bool { return true }, Client: s.client(t), Log: slog.New(slog.NewTextHandler(log, nil))})
+}
+
+var looked = []string{"get configmaps/kube-vip", "get roles/kube-vip:join", "get rolebindings/kube-vip:join"}
+
+// TestLook begins with nothing, and then with what somebody has changed.
+func TestLook(t *testing.T) {
+	s, log := newAPIServer(), &bytes.Buffer{}
+	p := publisher(t, s, log)
+	look := func(want ...string) {
+		t.Helper()
+		if err := p.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, s.done()); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+	}
+	look(looked[0], "create configmaps/kube-vip", looked[1], "create roles/kube-vip:join", looked[2], "create rolebindings/kube-vip:join")
+	look(looked...)
+
+	client := s.client(t)
+	m, err := client.CoreV1().ConfigMaps(Namespace).Get(t.Context(), Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(some, handoutOf(m)); diff != "" {
+		t.Errorf("the handout (-want +got):\n%s", diff)
+	}
+	role, err := client.RbacV1().Roles(Namespace).Get(t.Context(), readersName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"kube-vip"}}}, role.Rules); diff != "" {
+		t.Errorf("the right (-want +got):\n%s", diff)
+	}
+
+	m.Data["arp"], m.Labels["team"] = "false", "net"
+	s.put(t, mapPath, m)
+	role.Rules[0].ResourceNames = nil
+	s.put(t, rolePath, role)
+	s.done()
+	look(looked[0], "update configmaps/kube-vip", looked[1], "update roles/kube-vip:join", looked[2])
+	if m, err = client.CoreV1().ConfigMaps(Namespace).Get(t.Context(), Name, metav1.GetOptions{}); err != nil || m.Data["arp"] != "true" || m.Labels["team"] != "net" {
+		t.Errorf("after a change: %v, %v; %v", m.Data, m.Labels, err)
+	}
+	s.put(t, bindingPath, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: readersName}})
+	s.done()
+	look(looked[0], looked[1], looked[2], "update rolebindings/kube-vip:join")
+}
+
+// TestLeavesAlone is a ConfigMap of the same name that is somebody else's, and one that the leader of another Lease keeps.
+func TestLeavesAlone(t *testing.T) {
+	for name, notes := range map[string]map[string]string{"another's": nil, "of another Lease": {leaseNote: "kube-system/other"}} {
+		t.Run(name, func(t *testing.T) {
+			s, log := newAPIServer(), &bytes.Buffer{}
+			s.put(t, mapPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name, Annotations: notes}})
+			p := publisher(t, s, log)
+			p.tell(t.Context(), p.look(t.Context()))
+			p.tell(t.Context(), p.look(t.Context()))
+			if diff := cmp.Diff([]string{looked[0], looked[0]}, s.done()); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+			if n := strings.Count(log.String(), "left as it is"); n != 1 || !strings.Contains(log.String(), "level=INFO") {
+				t.Errorf("said %d times:\n%s", n, log)
+			}
+		})
+	}
+}
+
+// TestRun: a look some seconds after the lead, then one each two minutes, and none without the lead. What is refused is said once.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, log := newAPIServer(), &bytes.Buffer{}
+		refused := true
+		s.allows = func(string, string, string) bool { return !refused }
+		p := publisher(t, s, log)
+		may := true
+		p.o.May = func() bool { return may }
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- p.Run(ctx) }()
+		after := func(what string, d time.Duration, want int) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if calls := s.done(); len(calls) != want {
+				t.Errorf("%s: %q, want %d calls", what, calls, want)
+			}
+		}
+		after("nobody leads", time.Hour, 0)
+		p.SetLeads(true)
+		after("it leads, at first", lookDelay-time.Second, 0)
+		after("it leads, and is refused", 2*time.Second, 1)
+		after("again and again", 10*lookAgain, 10)
+		if n := strings.Count(log.String(), "level=INFO msg=\"nodes that join get no settings"); n != 1 {
+			t.Errorf("a refusal is said %d times:\n%s", n, log)
+		}
+		refused = false
+		after("it is allowed", lookAgain, 6)
+		after("nothing is to be done", lookAgain, 3)
+		may = false
+		after("it may not", 10*lookAgain, 0)
+		may = true
+		p.SetLeads(false)
+		after("it does not lead", 10*lookAgain, 0)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
