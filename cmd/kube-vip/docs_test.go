@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"kube-vip.io/kube-vip/pkg/join"
 )
 
 // TestDocs runs the commands that the documentation shows and compares what it says that they print.
@@ -19,7 +22,8 @@ import (
 // In README.md and docs/*.md, a line "$ kube-vip ..." of a fenced block of the language console is a command; the lines
 // up to the next "$ " are its output, stdout and stderr. A line "..." in it stands for any number of lines. Commands
 // find the files of testdata/docs in their working directory, which is the root of the file system for what they are told
-// to read and to write. Other commands are not run, nor is `kube-vip manager`, which does not end. With -update the
+// to read and to write. The machine is one on which nothing is in the way, and the cluster of a node that joins has settings
+// for it. Other commands are not run, nor is `kube-vip manager`, which does not end. With -update the
 // documentation gets the output that is real.
 func TestDocs(t *testing.T) {
 	root, err := filepath.Abs("../..")
@@ -62,7 +66,13 @@ func TestDocs(t *testing.T) {
 func inSandbox(t *testing.T, sandbox string, args []string) string {
 	t.Helper()
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: &out, build: releaseBuild()}
+	p := &program{stdout: &out, stderr: &out, build: releaseBuild(), host: calm{}}
+	if slices.Contains(args, "join") { // to nodes that are there already
+		p.host = calm{mac: "02:00:00:00:00:11"}
+		p.read = func(context.Context, join.Source) (join.Handout, error) {
+			return join.Handout{Version: p.build.Version, Settings: map[string]string{"address": "192.0.2.10", "arp": "true"}}, nil
+		}
+	}
 	p.execute(t.Context(), confine(t, sandbox, args))
 	return strings.ReplaceAll(out.String(), sandbox, "")
 }

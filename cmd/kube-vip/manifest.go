@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +26,13 @@ type generator struct {
 	// kubeadmFlag names the flag that kubeadmFile was given with.
 	kubeadmFlag string
 	kubeadmFile string
+	// kubeadmText takes the place of that file, and kubeadmPlace is how messages name it.
+	kubeadmText  []byte
+	kubeadmPlace string
+	// kubeadm is what is in it, when it was read; nil until then.
+	kubeadm *manifest.Kubeadm
+	// handout supplies the settings of a cluster that is there already; nil where there is none to ask.
+	handout func(ctx context.Context, loaded *config.Loaded) error
 	// kubeconfig is used where no setting names one.
 	kubeconfig string
 	// controlPlane is true where the command itself asks for the control plane's VIP.
@@ -208,14 +216,14 @@ func (g *generator) settings(cmd *cobra.Command) (*config.Loaded, error) {
 	if g.kubeconfig != "" && g.kubeconfig != loaded.Config.Kubernetes.ConfigFile {
 		err = errors.Join(err, loaded.Supply("k8sConfigPath", g.kubeconfig, "--config"))
 	}
-	if g.kubeadmFile == "" {
-		return loaded, err
+	readErr := g.readKubeadm()
+	if readErr == nil && g.handout != nil {
+		if handoutErr := g.handout(cmd.Context(), loaded); handoutErr != nil {
+			return nil, errors.Join(err, handoutErr)
+		}
 	}
-	data, readErr := os.ReadFile(g.kubeadmFile)
-	if readErr != nil {
-		readErr = fmt.Errorf("--%s: %w", g.kubeadmFlag, readErr)
-	} else {
-		readErr = g.supply(loaded, data)
+	if g.kubeadm != nil {
+		readErr = errors.Join(readErr, g.supply(loaded))
 	}
 	if readErr != nil && len(loaded.Config.ControlPlane.Addresses) == 0 {
 		loaded = nil
@@ -223,13 +231,26 @@ func (g *generator) settings(cmd *cobra.Command) (*config.Loaded, error) {
 	return loaded, errors.Join(err, readErr)
 }
 
-// supply fills in what the kubeadm file says, and reports what it forbids.
-func (g *generator) supply(loaded *config.Loaded, data []byte) error {
-	place := fmt.Sprintf("--%s %s", g.kubeadmFlag, g.kubeadmFile)
-	file, err := manifest.ParseKubeadm(data)
-	if err != nil {
-		return prefixed(err, place)
+// readKubeadm reads kubeadm's configuration, if there is one.
+func (g *generator) readKubeadm() (err error) {
+	if g.kubeadmFile != "" {
+		g.kubeadmPlace = fmt.Sprintf("--%s %s", g.kubeadmFlag, g.kubeadmFile)
+		if g.kubeadmText, err = os.ReadFile(g.kubeadmFile); err != nil {
+			return fmt.Errorf("--%s: %w", g.kubeadmFlag, err)
+		}
 	}
+	if g.kubeadmPlace == "" {
+		return nil
+	}
+	if g.kubeadm, err = manifest.ParseKubeadm(g.kubeadmText); err != nil {
+		return prefixed(err, g.kubeadmPlace)
+	}
+	return nil
+}
+
+// supply fills in what the kubeadm file says, and reports what it forbids.
+func (g *generator) supply(loaded *config.Loaded) error {
+	file, place := g.kubeadm, g.kubeadmPlace
 	var asked manifest.Asked
 	if addresses := loaded.Config.ControlPlane.Addresses; len(addresses) > 0 {
 		asked.Addresses, asked.AddressesFrom = addresses, loaded.Spelt("address")
@@ -255,7 +276,7 @@ func (g *generator) write(objects ...runtime.Object) error {
 	if err != nil {
 		return err
 	}
-	if g.output == "" || g.output == "-" {
+	if !g.toFile() {
 		return g.print(out)
 	}
 	if err := replaceFile(g.output, out); err != nil {
@@ -263,6 +284,9 @@ func (g *generator) write(objects ...runtime.Object) error {
 	}
 	return nil
 }
+
+// toFile says that the manifest goes to a file and not to stdout.
+func (g *generator) toFile() bool { return g.output != "" && g.output != "-" }
 
 // replaceFile writes a file of mode 0600 so that its readers see the old contents or the new, never a part: the
 // kubelet reads its directory of manifests at any time, but passes over names that begin with a dot. What is not

@@ -80,26 +80,39 @@ func (g *generator) preflight(cmd *cobra.Command, join bool, file string) ([]pre
 	if len(found) == 0 {
 		found = append(found, preflight.Finding{Check: "settings", Level: preflight.OK, Text: "the settings agree with each other, and with kubeadm's if those were given"})
 	}
+	host, leave := g.machine()
+	defer leave()
+	return append(found, preflight.Run(cmd.Context(), g.flight(loaded, join, file), host)...), nil
+}
+
+// machine is the one that this runs on, until it is left.
+func (p *program) machine() (host preflight.Host, leave func()) {
+	if p.host != nil {
+		return p.host, func() {}
+	}
 	prober := arp.NewProber(arp.ProberOptions{})
-	host := preflight.Machine{Ask: func(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error) {
+	m := preflight.Machine{Ask: func(ctx context.Context, link string, addr netip.Addr) (net.HardwareAddr, error) {
 		return prober.Probe(ctx, link, addr)
 	}}
 	network, err := vip.NewNetlink()
-	if err == nil {
-		defer network.Close()
-		host.Network = network
-	} else {
-		host.Why = err
+	if err != nil {
+		m.Why = err
+		return m, func() {}
 	}
-	return append(found, preflight.Run(cmd.Context(), flight(loaded, join, file), host)...), nil
+	m.Network = network
+	return m, network.Close
 }
 
 // flight is what these settings mean to do on a node.
-func flight(loaded *config.Loaded, join bool, file string) preflight.Plan {
+func (g *generator) flight(loaded *config.Loaded, join bool, file string) preflight.Plan {
 	c := loaded.Config
 	p := preflight.Plan{
 		Addresses: literal(c.ControlPlane.Addresses), Placement: planePlacement(c), Routed: c.BGP.Enable, Services: c.Services.Enable,
 		Port: c.ControlPlane.Port, Ports: map[string]netip.AddrPort{}, Join: join, Manifest: file,
+	}
+	if g.kubeadm != nil {
+		proxy := g.kubeadm.Proxy()
+		p.Proxy = preflight.Proxy{IPVS: proxy.Mode == "ipvs", StrictARP: proxy.IPVS.StrictARP}
 	}
 	if at := c.Observe.PrometheusServer; at != "" {
 		if addr, err := net.ResolveTCPAddr("tcp", at); err == nil {

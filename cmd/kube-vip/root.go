@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/join"
+	"kube-vip.io/kube-vip/pkg/preflight"
 )
 
 // program is one invocation: what it was started with, and where it speaks. Results go to stdout, warnings and
@@ -23,6 +25,9 @@ type program struct {
 	environ        []string
 	stdout, stderr io.Writer
 	build          build
+	// host is the machine, and read reads the settings of a cluster. Nil are the machine that this runs on, and join.Read.
+	host preflight.Host
+	read func(ctx context.Context, s join.Source) (join.Handout, error)
 }
 
 // run is the program. It returns the exit code: 0, or 1 with each problem as a line "error: ..." on stderr. The

@@ -30,6 +30,45 @@ type Kubeadm struct {
 	// local is this node's API server; nil when the file does not say, or when this node gets none.
 	local      *kubeadmapi.APIEndpoint
 	localField string
+	proxy      KubeProxy
+}
+
+// KubeProxy is what a KubeProxyConfiguration (kubeproxy.config.k8s.io) says, as far as it bears on virtual IPs.
+type KubeProxy struct {
+	Mode string `json:"mode"`
+	IPVS struct {
+		StrictARP bool `json:"strictARP"`
+	} `json:"ipvs"`
+}
+
+// Proxy is kube-proxy's configuration; its zero value when the file does not say.
+func (k *Kubeadm) Proxy() KubeProxy { return k.proxy }
+
+// Discovery is how a node that joins finds its cluster, and what makes it trust it.
+type Discovery struct {
+	// Endpoint, Token, Pins and Unpinned are the fields of discovery.bootstrapToken.
+	Endpoint, Token string
+	Pins            []string
+	Unpinned        bool
+	// File is discovery.file.kubeConfigPath; it may be a URL.
+	File string
+	// User is discovery.tlsBootstrapToken, which is that of discovery.bootstrapToken unless it is set.
+	User string
+}
+
+// Discovery is that of the JoinConfiguration; its zero value when there is none.
+func (k *Kubeadm) Discovery() (d Discovery) {
+	if k.join == nil {
+		return d
+	}
+	d.User = k.join.Discovery.TLSBootstrapToken
+	if b := k.join.Discovery.BootstrapToken; b != nil {
+		d.Endpoint, d.Token, d.Pins, d.Unpinned = b.APIServerEndpoint, b.Token, b.CACertHashes, b.UnsafeSkipCAVerification
+	}
+	if f := k.join.Discovery.File; f != nil {
+		d.File = f.KubeConfigPath
+	}
+	return d
 }
 
 // IsKubeconfig tells a kubeconfig (kind: Config) from kubeadm's configuration.
@@ -40,7 +79,7 @@ func IsKubeconfig(data []byte) bool {
 
 // ParseKubeadm reads the documents of a file that kubeadm's --config takes, YAML or JSON, as strictly as kubeadm
 // does: an unknown field or a version that kubeadm's types do not have is an error. Documents of other programs
-// (KubeletConfiguration, KubeProxyConfiguration) are passed over. All problems of the file are reported at once.
+// (KubeletConfiguration, KubeProxyConfiguration) are not checked. All problems of the file are reported at once.
 func ParseKubeadm(data []byte) (*Kubeadm, error) {
 	if IsKubeconfig(data) {
 		return nil, errors.New("this is a kubeconfig (kind: Config); want kubeadm's configuration, with an InitConfiguration, ClusterConfiguration or JoinConfiguration")
@@ -70,6 +109,11 @@ func ParseKubeadm(data []byte) (*Kubeadm, error) {
 		if object == nil {
 			if kind != "" {
 				others = append(others, kind)
+			}
+			if kind == "KubeProxyConfiguration" {
+				if err := yaml.Unmarshal(document, &k.proxy); err != nil {
+					problems = append(problems, fmt.Errorf("document %d, %s: %w", n, kind, err))
+				}
 			}
 			continue
 		}

@@ -250,3 +250,60 @@ func FuzzParseKubeadm(f *testing.F) {
 		}
 	})
 }
+
+func TestKubeadmDiscovery(t *testing.T) {
+	const head = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ncontrolPlane: {}\n"
+	const token = "abcdef.0123456789abcdef"
+	for name, c := range map[string]struct {
+		file string
+		want Discovery
+	}{
+		"by token": {head + "discovery: {bootstrapToken: {apiServerEndpoint: \"10.0.0.10:6443\", token: " + token + ", caCertHashes: [\"sha256:1\"]}}\n",
+			Discovery{Endpoint: "10.0.0.10:6443", Token: token, Pins: []string{"sha256:1"}, User: token}},
+		"by token, unsafe": {head + "discovery: {bootstrapToken: {apiServerEndpoint: \"10.0.0.10:6443\", token: " + token + ", unsafeSkipCAVerification: true}, tlsBootstrapToken: ghijkl.0123456789abcdef}\n",
+			Discovery{Endpoint: "10.0.0.10:6443", Token: token, Unpinned: true, User: "ghijkl.0123456789abcdef"}},
+		"by file": {head + "discovery: {file: {kubeConfigPath: \"file:///etc/discovery.conf\"}, tlsBootstrapToken: " + token + "}\n",
+			Discovery{File: "/etc/discovery.conf", User: token}},
+		"of no join": {"apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n", Discovery{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, err := ParseKubeadm([]byte(c.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, k.Discovery()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestKubeadmProxy(t *testing.T) {
+	const head = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\ncontrolPlaneEndpoint: 10.0.0.10:6443\n---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+	for name, c := range map[string]struct {
+		fields, mode string
+		strict       bool
+		err          string
+	}{
+		"nothing":       {},
+		"ipvs":          {fields: "mode: ipvs\nclusterCIDR: 10.244.0.0/16\n", mode: "ipvs"},
+		"ipvs, strict":  {fields: "mode: ipvs\nipvs: {strictARP: true, scheduler: rr}\n", mode: "ipvs", strict: true},
+		"another shape": {fields: "mode: ipvs\nipvs: 1\n", err: "document 2, KubeProxyConfiguration: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, err := ParseKubeadm([]byte(head + c.fields))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := k.Proxy(); p.Mode != c.mode || p.IPVS.StrictARP != c.strict {
+				t.Errorf("%+v, want %+v", p, c)
+			}
+		})
+	}
+}

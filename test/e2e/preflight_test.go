@@ -52,6 +52,22 @@ func TestPreflight(t *testing.T) {
 				t.Fatal(err)
 			}
 			expect("a stranger has it", true, "address", "hardware address "+other.MAC.String(), address...)
+			written := filepath.Join(dir, "written.yaml")
+			write := func(more ...string) (string, error) {
+				return here.Run(within(t, patience), lab.Binary(t), append([]string{"kubeadm", "init", "--arp", "--address", vip.String(), "--output", written}, more...)...)
+			}
+			if out, err := write(); err == nil || !strings.Contains(out, "hardware address "+other.MAC.String()) || !strings.Contains(out, "nothing is written to "+written) {
+				t.Errorf("kubeadm init, and a stranger has the address: %v\n%s", err, out)
+			}
+			if _, err := os.Stat(written); err == nil {
+				t.Error("a manifest is written all the same")
+			}
+			if out, err := write("--ignore-preflight-errors", "Address"); err != nil || !strings.Contains(out, written+" is written; ") {
+				t.Errorf("kubeadm init, and that is ignored: %v\n%s", err, out)
+			}
+			if err := os.Remove(written); err != nil {
+				t.Error(err)
+			}
 			expect("another node has it", false, "", "", append(address, "--join")...)
 			expect("an address of no network", true, "interface", "is in the network of no interface", "--address", map[lab.Family]string{lab.IPv4: "10.99.0.10", lab.IPv6: "fd00:99::10"}[family])
 			file := filepath.Join(dir, "kubeadm.yaml")
