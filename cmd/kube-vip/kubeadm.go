@@ -134,10 +134,10 @@ func (c *companion) takeFile(args []string) error {
 	return nil
 }
 
-// configuration is what kubeadm makes of its arguments.
+// configuration is what kubeadm makes of its arguments, without a controlPlane: they do not say where the local API server is.
 func (c *companion) configuration(endpoint string) ([]byte, error) {
 	return json.Marshal(map[string]any{
-		"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "JoinConfiguration", "controlPlane": map[string]any{},
+		"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "JoinConfiguration",
 		"discovery": map[string]any{"bootstrapToken": map[string]any{
 			"apiServerEndpoint": endpoint, "token": c.token, "caCertHashes": c.pins, "unsafeSkipCAVerification": c.unpinned,
 		}},
