@@ -119,6 +119,7 @@ func TestRun(t *testing.T) {
 			want: []string{"error others /m/vip.yaml runs kube-vip (ghcr.io/kube-vip/kube-vip:v1)"}},
 		"again, here is the address": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true, Port: 6443, Ports: ours},
 			host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, listeners: []string{"[::]:6443 kube-apiserver", "127.0.0.1:2112 kube-vip", "127.0.0.1:29112 kube-vip"}}},
+		"here, and nothing runs": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true}, host: machine{held: []string{"10.0.0.10"}}},
 		"again, here and elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, wire: map[string]string{"10.0.0.10": mac}},
 			want: []string{"warning address 10.0.0.10 is on this machine, by kube-vip, and a host with the hardware address " + mac + " answers for it on eth0, too"}},
 		"again, elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, wire: map[string]string{"10.0.0.10": mac}}},
