@@ -4,10 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 
-# The real Kubernetes of the lab, built once per version from the modules that test/parts names.
-PARTS_HASH := $(shell cat test/parts/go.mod test/parts/go.sum | sha256sum | cut -c1-16)
-PARTS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/parts/$(PARTS_HASH)
-KUBERNETES  = $(shell cd test/parts && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+# The real Kubernetes of the lab, and what test/kubeadm runs beside it. Each folder of the cache has what one module names, and
+# is called after a hash of that: what is there is not built again.
+folder = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/$(1)/$(shell cat $(2)/go.mod $(2)/go.sum | sha256sum | cut -c1-16)
+
+PARTS      := $(call folder,parts,test/parts)
+PARTS_V136 := $(call folder,parts-v1.36,test/kubeadm/parts/v1.36)
+PARTS_V135 := $(call folder,parts-v1.35,test/kubeadm/parts/v1.35)
+PARTS_NODE := $(call folder,parts-node,test/kubeadm/parts/node)
 
 # Commands that the tests call, and the Debian package that brings each.
 TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6 \
@@ -15,6 +19,12 @@ TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:i
 
 export KUBE_VIP_LAB_PARTS ?= $(PARTS)
 export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
+
+# For test/kubeadm: older Kubernetes, what a node runs beside Kubernetes, and our image.
+export KUBE_VIP_KUBEADM_V136 ?= $(PARTS_V136)
+export KUBE_VIP_KUBEADM_V135 ?= $(PARTS_V135)
+export KUBE_VIP_KUBEADM_NODE ?= $(PARTS_NODE)
+export KUBE_VIP_IMAGE        ?= $(CURDIR)/bin/kube-vip-image.tar
 
 # grpcnotrace: gobgp brings gRPC along, whose traces have the linker keep every method of every type, 20 MB of them.
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -ldflags "-s -w"
@@ -54,18 +64,43 @@ bin/ca-certificates.crt: bin/image
 .PHONY: parts
 parts: $(addprefix $(PARTS)/,etcd kube-apiserver kubeadm kube-proxy) ## etcd and the parts of Kubernetes for the lab; minutes when built for the first time
 
-$(PARTS)/etcd:
-	@echo "building etcd (cached in $(PARTS))"
-	mkdir -p $(PARTS)
-	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@.new.$$$$ go.etcd.io/etcd/server/v3 && mv $@.new.$$$$ $@
+control_plane := kubeadm kubelet etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy
+newest        := $(addprefix $(PARTS)/,$(control_plane) kubectl)
+older         := $(addprefix $(PARTS_V136)/,$(control_plane)) $(addprefix $(PARTS_V135)/,$(control_plane))
+node          := $(addprefix $(PARTS_NODE)/,containerd containerd-shim-runc-v2 ctr pause $(addprefix cni/,bridge host-local loopback portmap))
 
-$(PARTS)/kube-apiserver $(PARTS)/kubeadm $(PARTS)/kube-proxy:
-	@echo "building $(@F) $(KUBERNETES) (cached in $(PARTS)); the first time takes about five minutes on two cores"
-	mkdir -p $(PARTS)
-	cd test/parts && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
-	  -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES:v%=%))) \
-	  -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES:v%=%)))" \
-	  -o $@.new.$$$$ k8s.io/kubernetes/cmd/$(@F) && mv $@.new.$$$$ $@
+.PHONY: kubeadm-parts kubeadm-parts-all
+kubeadm-parts: $(newest) $(node) ## what machines of kubeadm's need: all of Kubernetes, containerd, CNI plugins
+kubeadm-parts-all: kubeadm-parts $(older) ## the same, and two older minor versions of Kubernetes
+
+$(PARTS)/%:      MODULE := test/parts
+$(PARTS_V136)/%: MODULE := test/kubeadm/parts/v1.36
+$(PARTS_V135)/%: MODULE := test/kubeadm/parts/v1.35
+$(PARTS_NODE)/%: MODULE := test/kubeadm/parts/node
+
+PACKAGE                   = k8s.io/kubernetes/cmd/$(@F)
+%/etcd:           PACKAGE = go.etcd.io/etcd/server/v3
+$(PARTS_NODE)/%:  PACKAGE = github.com/containerd/containerd/v2/cmd/$(@F)
+$(PARTS_NODE)/cni/%: PACKAGE = github.com/containernetworking/plugins/plugins/.../$(@F)
+
+# What the tags leave out: gRPC's traces, as Kubernetes' own builds do, and what nobody asks of this containerd.
+TAGS := grpcnotrace,no_devmapper,no_zfs,no_tracing
+%/containerd-shim-runc-v2: TAGS := $(TAGS),no_grpc
+
+$(PARTS_NODE)/pause: MODULE  := .
+$(PARTS_NODE)/pause: PACKAGE := ./test/kubeadm/pause
+$(PARTS_NODE)/pause: test/kubeadm/pause/main.go
+
+# Kubernetes and containerd do not know their version when they are built from modules; what has no such variables ignores it.
+$(sort $(newest) $(older) $(node)):
+	@cd $(MODULE); \
+	version=$$(go list -f '{{.Module.Version}}' $(PACKAGE)); IFS=. read -r major minor _ <<<"$${version#v}"; \
+	echo "building $(@F) $$version (cached in $(@D)); the first one of a version takes minutes"; \
+	mkdir -p $(@D); v=k8s.io/component-base/version; \
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -o $@.new.$$$$ \
+	  -ldflags "-s -w -X $$v.gitVersion=$$version -X $$v.gitMajor=$$major -X $$v.gitMinor=$$minor \
+	    -X github.com/containerd/containerd/v2/version.Version=$$version" $(PACKAGE); \
+	mv $@.new.$$$$ $@
 
 .PHONY: tools
 tools: ## the Debian packages that the tests call: installed as root, without starting what they bring; else named
@@ -94,7 +129,7 @@ lint: ## gofmt, go vet, staticcheck with all its checks
 test: build parts tools ## every test; the lab's packages run one after another, for they measure time
 	@rc=0; \
 	go test -count=1 -timeout 70m $$(go list ./... | grep -v '/test/') || rc=1; \
-	go test -count=1 -timeout 70m -p 1 ./test/... || rc=1; \
+	go test -count=1 -timeout 70m -p 1 $$(go list ./test/... | grep -v '/test/kubeadm') || rc=1; \
 	(cd build/image && go test -count=1 ./...) || rc=1; \
 	exit $$rc
 
@@ -102,6 +137,18 @@ test: build parts tools ## every test; the lab's packages run one after another,
 test-short: ## what needs neither privilege nor a control plane
 	go test -count=1 -short $$(go list ./... | grep -v '/test/') ./test/house
 	cd build/image && go test -count=1 -short ./...
+
+# Our image as kubeadm's machines import it: with the name that bin/kube-vip writes into manifests.
+.PHONY: test-kubeadm-image
+test-kubeadm-image: build
+	$(MAKE) image PLATFORMS=linux/$$(go env GOARCH)
+
+.PHONY: test-kubeadm test-kubeadm-short
+test-kubeadm test-kubeadm-short: TOOLS += runc:runc losetup:mount
+test-kubeadm: kubeadm-parts-all test-kubeadm-image tools ## real clusters of kubeadm's, on three versions of Kubernetes
+	go test -count=1 -timeout 45m ./test/kubeadm/...
+test-kubeadm-short: kubeadm-parts test-kubeadm-image tools ## the same in short, on the newest Kubernetes alone
+	go test -count=1 -short -timeout 20m ./test/kubeadm/...
 
 .PHONY: demo
 demo: build parts ## three nodes, one VIP, four ways to lose its holder; DEMOFLAGS=--help says what else
