@@ -5,13 +5,13 @@ SHELL := bash
 .DEFAULT_GOAL := build
 
 # The real Kubernetes of the lab, and what test/kubeadm runs beside it. Each folder of the cache has what one module names, and
-# is called after a hash of that: what is there is not built again.
-folder = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/$(1)/$(shell cat $(2)/go.mod $(2)/go.sum | sha256sum | cut -c1-16)
+# is called after a hash of that, and of what it has of ours: what is there is not built again.
+folder = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kube-vip/$(1)/$(shell cat $(2)/go.mod $(2)/go.sum $(3) | sha256sum | cut -c1-16)
 
 PARTS      := $(call folder,parts,test/parts)
 PARTS_V136 := $(call folder,parts-v1.36,test/kubeadm/parts/v1.36)
 PARTS_V135 := $(call folder,parts-v1.35,test/kubeadm/parts/v1.35)
-PARTS_NODE := $(call folder,parts-node,test/kubeadm/parts/node)
+PARTS_NODE := $(call folder,parts-node,test/kubeadm/parts/node,test/kubeadm/pause/main.go)
 
 # Commands that the tests call, and the Debian package that brings each.
 TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6 \
@@ -89,7 +89,6 @@ TAGS := grpcnotrace,no_devmapper,no_zfs,no_tracing
 
 $(PARTS_NODE)/pause: MODULE  := .
 $(PARTS_NODE)/pause: PACKAGE := ./test/kubeadm/pause
-$(PARTS_NODE)/pause: test/kubeadm/pause/main.go
 
 # Kubernetes and containerd do not know their version when they are built from modules; what has no such variables ignores it.
 $(sort $(newest) $(older) $(node)):
