@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -200,6 +201,10 @@ func (c *credentials) look(now time.Time) {
 	if wrong == nil {
 		wrong = errors.Join(c.stale(c.first), c.stale(c.second))
 	}
+	detached := wrong == nil && c.detached(c.first)
+	if detached {
+		wrong = fmt.Errorf("%s is not what has that name on the node any more", c.first.source)
+	}
 	text := ""
 	if wrong != nil {
 		text = wrong.Error()
@@ -211,6 +216,8 @@ func (c *credentials) look(now time.Time) {
 	switch {
 	case c.err != nil:
 		c.log.Warn("no credentials", "err", wrong)
+	case detached:
+		c.log.Warn("credentials replaced where this container cannot see it, going on with what they were: restart the container", "err", wrong)
 	case wrong != nil:
 		c.log.Warn("credentials unusable, going on with what they were", "err", wrong)
 	default:
@@ -224,6 +231,17 @@ func (c *credentials) stale(cred *credential) error {
 		return nil
 	}
 	return c.sources[cred.source].err
+}
+
+// detached says that the file of a credential has no name any more: a container that has a file mounted keeps it when another
+// one is put in its place.
+func (c *credentials) detached(cred *credential) bool {
+	info := stampOf(cred.source).info
+	if info == nil || info.IsDir() {
+		return false
+	}
+	of, is := info.Sys().(*syscall.Stat_t)
+	return is && of.Nlink == 0
 }
 
 // places returns the kubeconfigs to look for, in order.

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -334,6 +335,42 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%d requests for 10 calls, 5 of them with two credentials", n)
 			}
 		})
+	}
+}
+
+// A file that has lost its name is what a container sees whose mounted file was replaced on the node: it is used on, and told once.
+func TestDetached(t *testing.T) {
+	c := newCluster(t)
+	c.local.start()
+	a := c.access()
+	file := filepath.Join(c.dir, "named.conf")
+	c.admin("admin").write(t, file)
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	a.creds.opts.Kubeconfig = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	const told = "restart the container"
+	look := func() string {
+		t.Helper()
+		a.creds.looked = time.Time{}
+		cred, err := a.creds.current(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cred.source
+	}
+	if source := look(); source != a.creds.opts.Kubeconfig || c.log.count(told) != 0 {
+		t.Fatalf("%s is used, the log says %q", source, c.log.all())
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if source := look(); source != a.creds.opts.Kubeconfig || c.log.count(told) != 1 {
+			t.Fatalf("%s is used, the log says %q", source, c.log.all())
+		}
 	}
 }
 
