@@ -15,7 +15,7 @@ PARTS_NODE := $(call folder,parts-node,test/kubeadm/parts/node,test/kubeadm/paus
 
 # Commands that the tests call, and the Debian package that brings each.
 TOOLS := ip:iproute2 nft:nftables keepalived:keepalived tcpdump:tcpdump arping:iputils-arping ndisc6:ndisc6 \
-         vtysh:frr bird:bird2
+         vtysh:frr bird:bird2 runc:runc losetup:mount pgrep:procps
 
 export KUBE_VIP_LAB_PARTS ?= $(PARTS)
 export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
@@ -24,7 +24,7 @@ export KUBE_VIP_BINARY    ?= $(CURDIR)/bin/kube-vip
 export KUBE_VIP_KUBEADM_V136 ?= $(PARTS_V136)
 export KUBE_VIP_KUBEADM_V135 ?= $(PARTS_V135)
 export KUBE_VIP_KUBEADM_NODE ?= $(PARTS_NODE)
-export KUBE_VIP_IMAGE        ?= $(CURDIR)/bin/kube-vip-image.tar
+export KUBE_VIP_IMAGE        ?= $(CURDIR)/bin/kube-vip-test-image.tar
 
 # grpcnotrace: gobgp brings gRPC along, whose traces have the linker keep every method of every type, 20 MB of them.
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -ldflags "-s -w"
@@ -33,8 +33,9 @@ GO_BUILD := CGO_ENABLED=0 go build -buildvcs=auto -trimpath -tags grpcnotrace -l
 build: ## the program: one static binary, bin/kube-vip
 	$(GO_BUILD) -o bin/kube-vip ./cmd/kube-vip
 
-# What the image is for, what it is called (with a tag, or the version is the tag), and where its source is (a URL). All are
-# for the command line: a variable of the environment that is called so means something else.
+# What the image is for, what it is called (with a tag, or the version is the tag), where its source is (a URL), and the file to
+# write. All are for the command line: a variable of the environment that is called so means something else.
+ARCHIVE   := bin/kube-vip-image.tar
 PLATFORMS := linux/amd64 linux/arm64 linux/arm/v7 linux/ppc64le linux/s390x
 IMAGE     := ghcr.io/kube-vip/kube-vip
 SOURCE    :=
@@ -44,7 +45,7 @@ platforms := $(subst $(comma), ,$(PLATFORMS))
 
 .PHONY: image
 image: bin/image $(platforms:%=bin/%/kube-vip) ## bin/kube-vip-image.tar, for every container engine; PLATFORMS=linux/amd64 for one platform (docs/image.md)
-	bin/image -image "$(IMAGE)" -source "$(SOURCE)" -binaries bin -output bin/kube-vip-image.tar $(platforms)
+	bin/image -image "$(IMAGE)" -source "$(SOURCE)" -binaries bin -output $(ARCHIVE) $(platforms)
 
 # The levels of the instruction sets are the default ones, whatever the environment says: part of what makes two builds the same.
 .PHONY: $(platforms:%=bin/%/kube-vip)
@@ -140,14 +141,19 @@ test-short: ## what needs neither privilege nor a control plane
 # Our image as kubeadm's machines import it: with the name that bin/kube-vip writes into manifests.
 .PHONY: test-kubeadm-image
 test-kubeadm-image: build
-	$(MAKE) image PLATFORMS=linux/$$(go env GOARCH)
+	image=$$(bin/kube-vip manifest pod --address 10.0.0.10 --arp 2>/dev/null | sed -n 's/^ *image: //p'); \
+	$(MAKE) image ARCHIVE="$$KUBE_VIP_IMAGE" PLATFORMS=linux/$$(go env GOARCH) IMAGE="$$image"
 
 .PHONY: test-kubeadm test-kubeadm-short
-test-kubeadm test-kubeadm-short: TOOLS += runc:runc losetup:mount
 test-kubeadm: kubeadm-parts-all test-kubeadm-image tools ## real clusters of kubeadm's, on three versions of Kubernetes
 	go test -count=1 -timeout 45m ./test/kubeadm/...
 test-kubeadm-short: kubeadm-parts test-kubeadm-image tools ## the same in short, on the newest Kubernetes alone
 	go test -count=1 -short -timeout 20m ./test/kubeadm/...
+
+.PHONY: bench-kubeadm
+bench-kubeadm: export KUBE_VIP_BENCHMARKS := $(CURDIR)/docs/benchmarks.md
+bench-kubeadm: kubeadm-parts-all test-kubeadm-image tools ## test-kubeadm, with its figures written to docs/benchmarks.md
+	go test -count=1 -timeout 45m -v ./test/kubeadm
 
 .PHONY: demo
 demo: build parts ## three nodes, one VIP, four ways to lose its holder; DEMOFLAGS=--help says what else

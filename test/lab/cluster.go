@@ -208,11 +208,24 @@ func (l *Lab) writePKI(ctx context.Context) error {
 			}
 		}
 	}
-	super, err := clientcmd.LoadFromFile(l.Nodes[0].Path("/etc/kubernetes/super-admin.conf"))
+	super, err := os.ReadFile(l.Nodes[0].Path("/etc/kubernetes/super-admin.conf"))
 	if err != nil {
 		return err
 	}
+	return l.Adopt(super)
+}
+
+// Adopt has the lab's own clients use the cluster that a super-admin's kubeconfig is for; for one that a test has made
+// itself on the nodes of a lab without a cluster.
+func (l *Lab) Adopt(kubeconfig []byte) error {
+	super, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return fmt.Errorf("adopt a cluster: %w", err)
+	}
 	c := super.Contexts[super.CurrentContext]
+	if c == nil || super.Clusters[c.Cluster] == nil || super.AuthInfos[c.AuthInfo] == nil {
+		return fmt.Errorf("adopt a cluster: the kubeconfig lacks what its context %q names", super.CurrentContext)
+	}
 	l.pki = &pki{
 		ca:   super.Clusters[c.Cluster].CertificateAuthorityData,
 		cert: super.AuthInfos[c.AuthInfo].ClientCertificateData,
@@ -333,9 +346,7 @@ func (l *Lab) apiServer(n *Node) *Server {
 			"--service-account-key-file=" + pki + "/sa.pub", "--service-account-signing-key-file=" + pki + "/sa.key",
 			"--service-cluster-ip-range=" + l.perFamily(serviceSubnet4, serviceSubnet6),
 		},
-		ready: func(ctx context.Context) error {
-			return n.get(ctx, "https://"+n.apiAddr().String()+"/readyz", l.pki)
-		},
+		ready: n.apiReady,
 	}
 }
 
@@ -376,6 +387,11 @@ func (n *Node) apiAddr() netip.AddrPort {
 	return netip.AddrPortFrom(n.Addr(), apiPort)
 }
 
+// apiReady asks the node's API server whether it is ready.
+func (n *Node) apiReady(ctx context.Context) error {
+	return n.get(ctx, "https://"+n.apiAddr().String()+"/readyz", n.lab.pki)
+}
+
 // worker reports whether the node has no control plane.
 func (n *Node) worker() bool {
 	first := n.lab.opts.ControlPlanes
@@ -385,12 +401,15 @@ func (n *Node) worker() bool {
 // Kube is a super-admin's client at the first node whose API server is ready: one that is cut off from etcd answers,
 // and would keep a request until it times out.
 func (l *Lab) Kube() (kubernetes.Interface, error) {
+	if l.pki == nil {
+		return nil, errNoCluster
+	}
 	var errs []error
-	for _, n := range l.Nodes {
-		if n.Crashed() || n.API == nil || !n.API.Running() {
+	for _, n := range l.controlPlanes() {
+		if n.Crashed() || n.API != nil && !n.API.Running() { // nil: of a cluster that was adopted
 			continue
 		}
-		if err := n.API.ready(context.Background()); err != nil {
+		if err := n.apiReady(context.Background()); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -18,7 +18,7 @@ func marks(name string) (begin, end string) {
 }
 
 // order is that of the sections, by the commands that write them.
-var order = []string{"make bench", "make bench-services", "make bench-services -placement lease", "make bench-bgp"}
+var order = []string{"make bench", "make bench-services", "make bench-services -placement lease", "make bench-bgp", "make bench-kubeadm"}
 
 // Replace is the page with the section of that name (the command that writes it) replaced, and everything else as it
 // was. A section that is not there yet gets its place by the order of the commands. Doing it twice is doing it once.
