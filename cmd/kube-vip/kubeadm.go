@@ -211,8 +211,13 @@ func (c *companion) fetch(ctx context.Context, loaded *config.Loaded) error {
 	}
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // client-go logs what it returns as an error, too
 	read := c.read
-	if read == nil {
+	switch {
+	case read == nil && mode:
 		read = join.Read
+	case read == nil:
+		read = func(ctx context.Context, s join.Source) (join.Handout, error) {
+			return join.Await(ctx, s, func(why error) { fmt.Fprintf(c.stderr, "waiting a minute for the settings: %v\n", oneLine(why)) })
+		}
 	}
 	h, err := read(ctx, source)
 	switch {

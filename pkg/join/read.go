@@ -31,6 +31,9 @@ var ErrUntrusted = errors.New("this is not known to be the cluster that is meant
 // ErrNone is that the cluster has no settings for nodes that join, or does not tell them.
 var ErrNone = errors.New("the cluster has no settings for nodes that join")
 
+// errUnsigned is that a cluster knows nothing of a token.
+var errUnsigned = errors.New("it has expired, was deleted, or was made a moment ago; kubeadm token create makes one")
+
 // Source is how a node reaches a cluster of which it is no member yet. The zero value is no way.
 type Source struct {
 	// Endpoint is the API's, a host and a port.
@@ -125,7 +128,7 @@ func (s Source) discover(ctx context.Context) ([]byte, error) {
 	signature := info.Data[bootstrapapi.JWSSignatureKeyPrefix+token.ID]
 	switch {
 	case signature == "":
-		return nil, fmt.Errorf("the cluster at %s does not know the token %s…: it has expired, was deleted, or was made a moment ago; kubeadm token create makes one", s.Endpoint, token.ID)
+		return nil, fmt.Errorf("the cluster at %s does not know the token %s…: %w", s.Endpoint, token.ID, errUnsigned)
 	case !jws.DetachedTokenIsValid(signature, text, token.ID, token.Secret):
 		return nil, fmt.Errorf("the cluster at %s: %w: what it says of itself is not signed with the token", s.Endpoint, ErrUntrusted)
 	}
