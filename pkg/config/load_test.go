@@ -911,13 +911,13 @@ func TestSettingsAreFresh(t *testing.T) {
 func TestShared(t *testing.T) {
 	l, err := Load(nil, []string{
 		"address=10.0.0.10", "bgp_enable=true", "bgp_as=65000", "bgp_routerid=192.0.2.11", "bgp_sourceip=192.0.2.11", "vip_nodename=cp1", "instance_name=a",
-		"bgp_peers=192.0.2.1:65001:s3cret:false", "bgp_peerpass=s3cret", "vip_interface=eth0",
+		"bgp_peers=192.0.2.1:65001:s3cret:false", "bgp_peerpass=s3cret", "vip_interface=eth0", "control_plane_health_check_address=https://u:s3cret@127.0.0.1:6443/livez",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	values, secrets := l.Shared()
-	if diff := cmp.Diff([]string{"bgppeers", "peerPass"}, secrets); diff != "" {
+	if diff := cmp.Diff([]string{"controlPlaneHealthCheckAddress", "bgppeers", "peerPass"}, secrets); diff != "" {
 		t.Errorf("secrets (-want +got):\n%s", diff)
 	}
 	for name, want := range map[string]string{"address": "10.0.0.10", "bgp": "true", "localAS": "65000", "interface": "eth0", "port": "6443", "bgpRouterID": "", "sourceIP": "", "nodeName": "", "instanceName": ""} {
@@ -935,5 +935,22 @@ func TestShared(t *testing.T) {
 	}
 	if values, secrets = l.Shared(); len(secrets) > 0 || values["bgppeers"] != "192.0.2.1:65001" {
 		t.Errorf("peers without a password: %q, secrets %q", values["bgppeers"], secrets)
+	}
+}
+
+func TestRedactURL(t *testing.T) {
+	for url, want := range map[string]string{
+		"":                                 "",
+		"https://10.0.0.11:6443/livez":     "https://10.0.0.11:6443/livez",
+		"https://a/livez?verbose=1&a=b@c":  "https://a/livez?verbose=1&a=b@c",
+		"https://u:s3cret@10.0.0.11/livez": "https://***@10.0.0.11/livez",
+		"https://u@[fd00::11]:6443":        "https://***@[fd00::11]:6443",
+		"https://u:s3c@ret@a/b@c":          "https://***@a/b@c",
+		"https//u:s3cret@a":                "***@a",
+		"https://u:s3/cret@a":              "***@a",
+	} {
+		if got := redactURL(url); got != want {
+			t.Errorf("%s is shown as %s, want %s", url, got, want)
+		}
 	}
 }

@@ -301,7 +301,7 @@ func apiAddress(s string) error {
 		return nil
 	}
 	if i := strings.LastIndex(s, "@"); i >= 0 { // before it is a user, and maybe a password
-		return fmt.Errorf("%q has a user before the @: want host, host:port or https://host:port", "***"+s[i:])
+		return fmt.Errorf("%q has a user before the @: want host, host:port or https://host:port", hideBefore(s, i))
 	}
 	bad := fmt.Errorf("%q is not the address of an API server: want host, host:port or https://host:port", s)
 	if strings.Contains(s, "://") {
@@ -330,9 +330,31 @@ func webURL(s string) error {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return fmt.Errorf("%q is not a URL: want http://host:port/path or https://host:port/path", s)
+		return fmt.Errorf("%q is not a URL: want http://host:port/path or https://host:port/path", redactURL(s))
 	}
 	return nil
+}
+
+// redactURL puts "***" in place of the user and the password in a URL. What cannot be read as one may have them wherever an @ is.
+func redactURL(s string) string {
+	scheme, rest, found := strings.Cut(s, "://")
+	u, err := url.Parse(s)
+	if err != nil || !found || u.Host == "" {
+		return hideBefore(s, strings.LastIndex(s, "@"))
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	return scheme + "://" + hideBefore(rest, strings.LastIndex(rest[:end], "@"))
+}
+
+// hideBefore puts "***" in place of what is before a place; a place below 0 is none.
+func hideBefore(s string, place int) string {
+	if place < 0 {
+		return s
+	}
+	return "***" + s[place:]
 }
 
 // listenAddress accepts host:port with the host left out for all addresses, or nothing.

@@ -282,6 +282,7 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.ControlPlane.Health.Address, typ: "URL", clean: strings.TrimSpace, check: webURL}
 			},
+			redact: redactURL,
 		},
 		{
 			Name: "controlPlaneHealthCheckPeriodSeconds", Env: []string{"control_plane_health_check_period_seconds"}, Key: "controlPlaneHealthCheckPeriodSeconds",

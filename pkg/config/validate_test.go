@@ -217,6 +217,7 @@ func TestValues(t *testing.T) {
 		{"namespace", "", `"" is not the name of a namespace`},
 		{"kubernetesAddr", "a b", `"a b" is not the address of an API server: want host, host:port or https://host:port`},
 		{"kubernetesAddr", "host:0", `"host:0" is not the address of an API server: want host, host:port or https://host:port`},
+		{"controlPlaneHealthCheckAddress", "https//u:pw@a:6443/livez", `"***@a:6443/livez" is not a URL: want http://host:port/path or https://host:port/path`},
 		{"kubernetesAddr", "https://", `"https://" is not a URL: want http://host:port/path or https://host:port/path`},
 		{"bgpRouterID", "2001:db8::1", `"2001:db8::1" is not an IPv4 address, as a BGP router ID is`},
 		{"bgpRouterID", "router", `"router" is not an IP address`},
