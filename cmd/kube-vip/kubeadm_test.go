@@ -24,7 +24,7 @@ import (
 type calm struct {
 	mac       string // who answers for every address; empty for nobody
 	processes []string
-	images    map[string][]string
+	manifests map[string]preflight.Manifest
 }
 
 var _ preflight.Host = calm{}
@@ -40,13 +40,13 @@ func (c calm) Probe(context.Context, string, netip.Addr) (net.HardwareAddr, erro
 	return net.ParseMAC(c.mac)
 }
 
-func (calm) Held() ([]netip.Addr, error)                     { return nil, nil }
-func (calm) Sysctl(string) (string, error)                   { return "", fs.ErrNotExist }
-func (calm) Listeners() ([]preflight.Listener, error)        { return nil, nil }
-func (c calm) Processes() ([]string, error)                  { return c.processes, nil }
-func (c calm) Manifests(string) (map[string][]string, error) { return c.images, nil }
-func (calm) Writable(string) error                           { return nil }
-func (calm) Lacks() ([]string, error)                        { return nil, nil }
+func (calm) Held() ([]netip.Addr, error)                               { return nil, nil }
+func (calm) Sysctl(string) (string, error)                             { return "", fs.ErrNotExist }
+func (calm) Listeners() ([]preflight.Listener, error)                  { return nil, nil }
+func (c calm) Processes() ([]string, error)                            { return c.processes, nil }
+func (c calm) Manifests(string) (map[string]preflight.Manifest, error) { return c.manifests, nil }
+func (calm) Writable(string) error                                     { return nil }
+func (calm) Lacks() ([]string, error)                                  { return nil, nil }
 
 // onMachine runs the program on a machine, with a cluster whose settings read returns.
 func onMachine(t *testing.T, host preflight.Host, read func(context.Context, join.Source) (join.Handout, error), args ...string) result {
@@ -76,14 +76,17 @@ func TestKubeadmLooksFirst(t *testing.T) {
 			stderr: []string{"error    address       " + stranger + "\n", "fix: choose an address that nobody has", "this one joins it: kube-vip kubeadm join", fmt.Sprintf(refused, "address")}},
 		"a stranger, and that is ignored": {host: calm{mac: mac}, args: "init --config testdata/docs/kubeadm.yaml --arp --ignore-preflight-errors Address",
 			stderr: []string{"warning  address       " + stranger + " (an error that is ignored)\n", "fix: ", "FILE is written; 7 checks found nothing in its way here; see above for the others\n"}},
-		"another program, and a stranger": {host: calm{mac: mac, images: map[string][]string{"a.yaml": {"keepalived"}, "b.yaml": {"metallb"}}}, args: "init --config testdata/docs/kubeadm.yaml --arp", fails: true,
+		"another program, and a stranger": {host: calm{mac: mac, manifests: map[string]preflight.Manifest{"a.yaml": {Images: []string{"keepalived"}}, "b.yaml": {Images: []string{"metallb"}}}}, args: "init --config testdata/docs/kubeadm.yaml --arp", fails: true,
 			stderr: []string{fmt.Sprintf(refused, "address,others")}},
 		"no such check": {args: "init --config testdata/docs/kubeadm.yaml --arp --ignore-preflight-errors=swap,port", fails: true,
 			stderr: []string{`error: --ignore-preflight-errors: "swap" is not a check: want interface, address,`}},
 		"another node holds it": {host: calm{mac: mac}, args: "join --config testdata/docs/join.yaml --arp --ignore-preflight-errors=all", stderr: []string{written}},
 		"nobody holds it": {args: "join --config testdata/docs/join.yaml --arp",
 			stderr: []string{"warning  address       nobody answers for 192.0.2.10 on eth0: kubeadm join could not reach", "FILE is written"}},
-		"another time":       {host: calm{mac: mac, processes: []string{"kube-vip"}}, args: "init --config testdata/docs/kubeadm.yaml --arp --log 0", stderr: []string{written}},
+		"another time": {host: calm{mac: mac, processes: []string{"kube-vip"}, manifests: map[string]preflight.Manifest{"kube-vip.yaml": {Addresses: []string{"192.0.2.10"}}}}, args: "init --config testdata/docs/kubeadm.yaml --arp --log 0",
+			stderr: []string{"warning  address       " + stranger + ": kube-vip runs here already", "FILE is written"}},
+		"another address, and a stranger has it": {host: calm{mac: mac, processes: []string{"kube-vip"}, manifests: map[string]preflight.Manifest{"kube-vip.yaml": {Addresses: []string{"192.0.2.9"}}}}, args: "init --config testdata/docs/kubeadm.yaml --arp", fails: true,
+			stderr: []string{"error    address       " + stranger + ", and the kube-vip that runs here has 192.0.2.9 instead\n", fmt.Sprintf(refused, "address")}},
 		"IPVS and Services":  {args: "init --config " + ipvs + " --arp --services", fails: true, stderr: []string{"error    kube-proxy    KubeProxyConfiguration says mode: ipvs", "write ipvs: {strictARP: true}", fmt.Sprintf(refused, "kube-proxy")}},
 		"IPVS, no Services":  {args: "init --config " + ipvs + " --arp", stderr: []string{written}},
 		"settings are wrong": {host: calm{mac: mac}, args: "init --config testdata/docs/kubeadm.yaml", fails: true, stderr: []string{"error: nothing announces the VIP"}},

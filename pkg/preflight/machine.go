@@ -208,13 +208,13 @@ func (m Machine) name(pid string) string {
 // largest is the size up to which a file may be a manifest: an API server takes no larger object.
 const largest = 1 << 20
 
-// Manifests implements Host. What is no manifest has no images.
-func (m Machine) Manifests(dir string) (map[string][]string, error) {
+// Manifests implements Host.
+func (m Machine) Manifests(dir string) (map[string]Manifest, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]string{}
+	files := map[string]Manifest{}
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") { // as the kubelet passes over them
 			continue
@@ -227,24 +227,35 @@ func (m Machine) Manifests(dir string) (map[string][]string, error) {
 		if err != nil {
 			return files, err
 		}
-		files[e.Name()] = images(b)
+		files[e.Name()] = manifestOf(b)
 	}
 	return files, nil
 }
 
-// images are those that the containers of a pod's manifest name.
-func images(manifest []byte) (list []string) {
-	type container struct{ Image string }
+// addressVars are the variables that have the control plane's addresses: the setting address, as it is spelt and was.
+var addressVars = [...]string{"address", "vip_address"}
+
+// manifestOf reads the manifest of a pod.
+func manifestOf(text []byte) (m Manifest) {
+	type container struct {
+		Image string
+		Env   []struct{ Name, Value string }
+	}
 	var pod struct {
 		Spec struct{ Containers, InitContainers []container }
 	}
-	if yaml.Unmarshal(manifest, &pod) != nil {
-		return nil
+	if yaml.Unmarshal(text, &pod) != nil {
+		return m
 	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		list = append(list, c.Image)
+		m.Images = append(m.Images, c.Image)
+		for _, v := range c.Env {
+			if slices.Contains(addressVars[:], v.Name) && v.Value != "" {
+				m.Addresses = append(m.Addresses, strings.FieldsFunc(v.Value, func(c rune) bool { return c == ',' || c == ' ' })...)
+			}
+		}
 	}
-	return list
+	return m
 }
 
 // Writable implements Host.

@@ -95,7 +95,7 @@ func FuzzListeners(f *testing.F) {
 func TestManifests(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"pod.yaml":   "spec:\n  initContainers: [{image: one}]\n  containers: [{image: two, name: x}]\n",
+		"pod.yaml":   "spec:\n  initContainers: [{image: one}]\n  containers: [{image: two, name: x, env: [{name: address, value: '10.0.0.10, fd00::10'}, {name: bgp_peers, value: '10.0.0.1:65000'}]}]\n",
 		"pod.json":   `{"spec": {"containers": [{"image": "three"}]}}`,
 		"notes.txt":  "no manifest: [",
 		".hidden":    "spec: {containers: [{image: four}]}",
@@ -110,7 +110,7 @@ func TestManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := Machine{}.Manifests(dir)
-	want := map[string][]string{"pod.yaml": {"one", "two"}, "pod.json": {"three"}, "notes.txt": nil, "wrong.yaml": nil}
+	want := map[string]Manifest{"pod.yaml": {Images: []string{"one", "two"}, Addresses: []string{"10.0.0.10", "fd00::10"}}, "pod.json": {Images: []string{"three"}}, "notes.txt": {}, "wrong.yaml": {}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}

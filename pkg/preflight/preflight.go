@@ -69,6 +69,13 @@ type Listener struct {
 	By string
 }
 
+// Manifest is what the manifest of a pod says. The zero value is a file that is none.
+type Manifest struct {
+	Images []string
+	// Addresses are those that its environment has a kube-vip hold for the control plane, as they are written there.
+	Addresses []string
+}
+
 // Host is what a machine tells of itself and its network.
 type Host interface {
 	Links() ([]vip.Link, error)
@@ -82,8 +89,8 @@ type Host interface {
 	Listeners() ([]Listener, error)
 	// Processes are the names of what else runs in the machine's network.
 	Processes() ([]string, error)
-	// Manifests are the names of the files in a directory, with the images that each of them names.
-	Manifests(dir string) (map[string][]string, error)
+	// Manifests are the files in a directory, by name.
+	Manifests(dir string) (map[string]Manifest, error)
 	// Writable says why no file can be made in a directory; nil when one can.
 	Writable(dir string) error
 	// Lacks are the capabilities that this process does not have, of those that kube-vip needs.
@@ -94,6 +101,12 @@ type Host interface {
 func Run(ctx context.Context, p Plan, h Host) []Finding {
 	r := &run{Plan: p, host: h}
 	r.running, r.blind = h.Processes()
+	if p.Manifest != "" {
+		r.files, r.unread = h.Manifests(filepath.Dir(p.Manifest))
+		if errors.Is(r.unread, fs.ErrNotExist) {
+			r.unread = nil
+		}
+	}
 	links, err := h.Links()
 	if err != nil {
 		r.say("interface", Skipped, "the interfaces could not be listed: "+err.Error(), "run this on the node")
@@ -122,13 +135,33 @@ func Worst(found []Finding) Level {
 type run struct {
 	Plan
 	host    Host
-	running []string // processes
-	blind   error    // why they are not known
+	running []string            // processes
+	blind   error               // why they are not known
+	files   map[string]Manifest // beside the one that is to be written
+	unread  error               // why they are not known, or not all of them
 	found   []Finding
 }
 
-// again says that a kube-vip runs here already, which what is planned takes the place of.
-func (r *run) again() bool { return slices.Contains(r.running, "kube-vip") }
+// ours is the name of our process, and part of the names of our images.
+const ours = "kube-vip"
+
+// again says that a kube-vip runs here already, which what is planned takes the place of, as far as that is known.
+func (r *run) again() bool { return slices.Contains(r.running, ours) && !r.stray() }
+
+// stray says that a kube-vip which runs here cannot be from the file that is to be written.
+func (r *run) stray() bool {
+	_, is := r.files[filepath.Base(r.Manifest)]
+	return slices.Contains(r.running, ours) && r.Manifest != "" && r.unread == nil && !is
+}
+
+// instead are the addresses of the kube-vip that runs here, if that has others than one that is planned.
+func (r *run) instead(a netip.Addr) []string {
+	has := r.files[filepath.Base(r.Manifest)].Addresses
+	if !r.again() || slices.ContainsFunc(has, func(text string) bool { is, err := netip.ParseAddr(text); return err == nil && is == a }) {
+		return nil
+	}
+	return has
+}
 
 func (r *run) say(check string, l Level, text, fix string) {
 	r.found = append(r.found, Finding{check, l, text, fix})
@@ -176,10 +209,17 @@ func (r *run) wire(ctx context.Context, a netip.Addr, link string) {
 		r.say("address", OK, fmt.Sprintf("%s is on this machine, by kube-vip", a), "")
 	case err != nil:
 		r.say("address", Skipped, fmt.Sprintf("nobody could be asked for %s on %s: %s", a, link, err), "run this as root on the node")
-	case mac != nil && (r.Join || r.again()):
+	case mac != nil && r.Join:
 		r.say("address", OK, fmt.Sprintf("%s is answered for on %s by %s: a node of the control plane, if that is one's hardware address", a, link, mac), "")
+	case mac != nil && r.again() && r.instead(a) == nil:
+		r.say("address", Warning, fmt.Sprintf("%s is answered for on %s by a host with the hardware address %s: kube-vip runs here already, so this may be another node of the control plane", a, link, mac),
+			"see whose it is (ip -br link lists a host's own); kube-vip kubeadm join, and preflight --join, expect that another node has the address")
 	case mac != nil:
-		r.say("address", Error, fmt.Sprintf("%s is answered for on %s by a host with the hardware address %s", a, link, mac),
+		text := fmt.Sprintf("%s is answered for on %s by a host with the hardware address %s", a, link, mac)
+		if has := r.instead(a); has != nil {
+			text += fmt.Sprintf(", and the kube-vip that runs here has %s instead", strings.Join(has, ", "))
+		}
+		r.say("address", Error, text,
 			"choose an address that nobody has, or take it away from that host (ip -br link lists a host's own); where it is a node of this control plane, this one joins it: kube-vip kubeadm join, or preflight --join")
 	case r.Join && !r.again():
 		r.say("address", Warning, fmt.Sprintf("nobody answers for %s on %s: kubeadm join could not reach the control plane", a, link), "see that kube-vip runs on the first node, and that this node is in its network")
@@ -301,6 +341,9 @@ func (r *run) any(is func(netip.Addr) bool) bool {
 
 func dotted(name string) string { return strings.ReplaceAll(name, "/", ".") }
 
+// apiServers are the processes that listen for the API: kubeadm's and RKE2's, that of k3s, and that of MicroK8s.
+var apiServers = [...]string{"kube-apiserver", "k3s-server", "kubelite"}
+
 // ports looks at who listens already.
 func (r *run) ports() {
 	all, err := r.host.Listeners()
@@ -324,13 +367,18 @@ func (r *run) ports() {
 		return l.By
 	}
 	before := len(r.found)
-	if l, is := taken(netip.AddrPortFrom(netip.Addr{}, r.Port)); is && r.Port != 0 && !(r.again() && (l.By == "" || l.By == "kube-apiserver")) {
+	const otherPort = "give the API server another port, by localAPIEndpoint.bindPort and --port"
+	switch l, is := taken(netip.AddrPortFrom(netip.Addr{}, r.Port)); {
+	case !is || r.Port == 0:
+	case l.By != "" && !slices.Contains(apiServers[:], l.By):
+		r.say("port", Error, fmt.Sprintf("%s listens on %s already, where the API server is to listen", l.By, l.At), "stop it, or "+otherPort)
+	case !r.again():
 		r.say("port", Warning, fmt.Sprintf("%s listens on %s already: an API server that runs, or one that could not start", who(l), l.At),
-			"if no API server runs here: see who it is (ss -ltnp), or give the API server another port, by localAPIEndpoint.bindPort and --port")
+			"if no API server runs here: see who it is (ss -ltnp), or "+otherPort)
 	}
 	for _, setting := range slices.Sorted(maps.Keys(r.Ports)) {
 		switch l, is := taken(r.Ports[setting]); {
-		case !is, r.again() && l.By == "kube-vip":
+		case !is, r.again() && l.By == ours:
 		case r.again() && l.By == "":
 			r.say("port", Skipped, fmt.Sprintf("%s is %s, and it is not known whether it is the kube-vip here that listens on %s", setting, r.Ports[setting], l.At), "run this as root")
 		default:
@@ -356,33 +404,36 @@ func (r *run) manifest() {
 }
 
 // rivals are programs that hold addresses, by the name of a process or of an image.
-var rivals = [...]string{"keepalived", "kube-vip", "metallb", "ucarp", "vrrpd", "pacemakerd", "corosync"}
+var rivals = [...]string{"keepalived", ours, "metallb", "ucarp", "vrrpd", "pacemakerd", "corosync"}
 
 // others looks at who else may hold addresses here.
 func (r *run) others() {
 	before := len(r.found)
-	if r.Manifest != "" {
-		files, err := r.host.Manifests(filepath.Dir(r.Manifest))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			r.say("others", Skipped, "the manifests could not be read: "+err.Error(), "")
+	if r.unread != nil {
+		r.say("others", Skipped, "the manifests could not be read: "+r.unread.Error(), "run this as root")
+	}
+	elsewhere := false // another file has a kube-vip
+	for _, file := range slices.Sorted(maps.Keys(r.files)) {
+		if file == filepath.Base(r.Manifest) {
+			continue
 		}
-		for _, file := range slices.Sorted(maps.Keys(files)) {
-			if file == filepath.Base(r.Manifest) {
-				continue
-			}
-			for _, image := range files[file] {
-				if i := slices.IndexFunc(rivals[:], func(name string) bool { return strings.Contains(image, name) }); i >= 0 {
-					r.say("others", Error, fmt.Sprintf("%s runs %s (%s): two programs would hold addresses here", filepath.Join(filepath.Dir(r.Manifest), file), rivals[i], image),
-						"take that file away once the VIP may move, or write over it with --output")
-				}
+		for _, image := range r.files[file].Images {
+			if i := slices.IndexFunc(rivals[:], func(name string) bool { return strings.Contains(image, name) }); i >= 0 {
+				elsewhere = elsewhere || rivals[i] == ours
+				r.say("others", Error, fmt.Sprintf("%s runs %s (%s): two programs would hold addresses here", filepath.Join(filepath.Dir(r.Manifest), file), rivals[i], image),
+					"take that file away once the VIP may move, or write over it with --output")
 			}
 		}
+	}
+	if r.stray() && !elsewhere {
+		r.say("others", Error, fmt.Sprintf("kube-vip runs here, and not from %s, which is not there: of a DaemonSet, say. Two instances would hold addresses here", r.Manifest),
+			"see what runs it (crictl ps --name kube-vip; kubectl get pods -A -o wide), and end that first; if it is the Pod of another file, name that file by --output (preflight: --manifest)")
 	}
 	if r.blind != nil {
 		r.say("others", Skipped, "the processes could not be listed: "+r.blind.Error(), "")
 	}
 	for _, name := range rivals {
-		if name != "kube-vip" && slices.Contains(r.running, name) {
+		if name != ours && slices.Contains(r.running, name) {
 			r.say("others", Warning, name+" runs here, which may hold addresses, too", "see that it has none of these: ip address show")
 		}
 	}

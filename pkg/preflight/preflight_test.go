@@ -25,7 +25,8 @@ type machine struct {
 	listeners []string // "address process"
 	held      []string
 	processes []string
-	manifests map[string][]string
+	manifests map[string]Manifest
+	unread    error
 	barred    error
 	lacks     []string
 }
@@ -67,7 +68,7 @@ func (m machine) Listeners() (list []Listener, err error) {
 }
 
 func (m machine) Processes() ([]string, error)                  { return m.processes, nil }
-func (m machine) Manifests(string) (map[string][]string, error) { return m.manifests, nil }
+func (m machine) Manifests(string) (map[string]Manifest, error) { return m.manifests, m.unread }
 func (m machine) Writable(string) error                         { return m.barred }
 func (m machine) Lacks() ([]string, error)                      { return m.lacks, nil }
 
@@ -92,6 +93,9 @@ func TestRun(t *testing.T) {
 	ignore := func(all, eth0 string) map[string]string {
 		return map[string]string{"net/ipv4/conf/all/arp_ignore": all, "net/ipv4/conf/eth0/arp_ignore": eth0}
 	}
+	file := func(addresses ...string) map[string]Manifest {
+		return map[string]Manifest{"kube-vip.yaml": {Images: []string{"kube-vip:1"}, Addresses: addresses}}
+	}
 	for name, c := range map[string]struct {
 		plan Plan
 		host machine
@@ -110,22 +114,34 @@ func TestRun(t *testing.T) {
 		"no interfaces":         {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{deaf: errors.New("no netlink")}, want: []string{"skipped interface no netlink"}},
 		"ARP is ignored": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{sysctls: map[string]string{"net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/eth0/arp_ignore": "2"}},
 			want: []string{"error sysctl net.ipv4.conf.eth0.arp_ignore is 2: the kernel would not answer ARP for 10.0.0.10"}},
-		"nothing is passed on": {plan: Plan{Services: true}, host: machine{sysctls: map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "1"}}, want: []string{"warning sysctl net.ipv4.ip_forward is 0"}},
-		"an API server":        {plan: Plan{Port: 6443}, host: machine{listeners: []string{"[::]:6443"}}, want: []string{"warning port somebody listens on [::]:6443 already"}},
+		"nothing is passed on":          {plan: Plan{Services: true}, host: machine{sysctls: map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "1"}}, want: []string{"warning sysctl net.ipv4.ip_forward is 0"}},
+		"a foreign program on its port": {plan: Plan{Port: 6443}, host: machine{listeners: []string{"0.0.0.0:6443 haproxy"}}, want: []string{"error port haproxy listens on 0.0.0.0:6443 already, where the API server is to listen"}},
+		"an API server that is known":   {plan: Plan{Port: 6443}, host: machine{listeners: []string{"[::]:6443 kube-apiserver"}}, want: []string{"warning port kube-apiserver listens on [::]:6443 already"}},
+		"an API server":                 {plan: Plan{Port: 6443}, host: machine{listeners: []string{"[::]:6443"}}, want: []string{"warning port somebody listens on [::]:6443 already"}},
 		"a port of ours": {plan: Plan{Ports: ours},
 			host: machine{listeners: []string{"127.0.0.2:29112", "0.0.0.0:2112"}}, want: []string{"error port --prometheusHTTPServer is 127.0.0.1:2112, and somebody listens on 0.0.0.0:2112 already"}},
 		"no directory": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{barred: errors.New("it is not there")}, want: []string{"error manifest no file can be made in /m: it is not there"}},
-		"another kube-vip": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{manifests: map[string][]string{"kube-vip.yaml": {"kube-vip:1"}, "vip.yaml": {"ghcr.io/kube-vip/kube-vip:v1"}, "etcd.yaml": {"etcd"}}},
+		"another kube-vip": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, manifests: map[string]Manifest{"vip.yaml": {Images: []string{"ghcr.io/kube-vip/kube-vip:v1"}}, "etcd.yaml": {Images: []string{"etcd"}}}},
 			want: []string{"error others /m/vip.yaml runs kube-vip (ghcr.io/kube-vip/kube-vip:v1)"}},
 		"again, here is the address": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true, Port: 6443, Ports: ours},
 			host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, listeners: []string{"[::]:6443 kube-apiserver", "127.0.0.1:2112 kube-vip", "127.0.0.1:29112 kube-vip"}}},
 		"here, and nothing runs": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true}, host: machine{held: []string{"10.0.0.10"}}},
 		"again, here and elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, held: []string{"10.0.0.10"}, wire: map[string]string{"10.0.0.10": mac}},
 			want: []string{"warning address 10.0.0.10 is on this machine, by kube-vip, and a host with the hardware address " + mac + " answers for it on eth0, too"}},
-		"again, elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, wire: map[string]string{"10.0.0.10": mac}}},
-		"again, nowhere":   {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true}, host: machine{processes: []string{"kube-vip"}}},
+		"again, elsewhere": {plan: Plan{Addresses: addrs("10.0.0.10"), Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, manifests: file("fd00::10", "10.0.0.10"), wire: map[string]string{"10.0.0.10": mac}},
+			want: []string{"warning address 10.0.0.10 is answered for on eth0 by a host with the hardware address " + mac + ": kube-vip runs here already, so this may be"}},
+		"again, elsewhere, from no file":     {plan: Plan{Addresses: addrs("10.0.0.10")}, host: machine{processes: []string{"kube-vip"}, wire: map[string]string{"10.0.0.10": mac}}, want: []string{"warning address hardware address " + mac}},
+		"again, elsewhere, and told by file": {plan: Plan{Addresses: addrs("10.0.0.10"), Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, manifests: file(), wire: map[string]string{"10.0.0.10": mac}}, want: []string{"warning address hardware address " + mac}},
+		"again, and the new address is a stranger's": {plan: Plan{Addresses: addrs("10.0.0.10"), Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, manifests: file("10.0.0.9", "k8s.example.com"), wire: map[string]string{"10.0.0.10": mac}},
+			want: []string{"error address hardware address " + mac + ", and the kube-vip that runs here has 10.0.0.9, k8s.example.com instead"}},
+		"the file is there, and nothing runs": {plan: Plan{Addresses: addrs("10.0.0.10"), Manifest: "/m/kube-vip.yaml"}, host: machine{manifests: file("10.0.0.10"), wire: map[string]string{"10.0.0.10": mac}}, want: []string{"error address hardware address " + mac}},
+		"a DaemonSet's": {plan: Plan{Addresses: addrs("10.0.0.10"), Ports: ours, Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, wire: map[string]string{"10.0.0.10": mac}, listeners: []string{"127.0.0.1:2112 kube-vip"}},
+			want: []string{"error address hardware address " + mac, "error port --prometheusHTTPServer is 127.0.0.1:2112, and kube-vip listens", "error others kube-vip runs here, and not from /m/kube-vip.yaml"}},
+		"again, and the file cannot be read": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, unread: fs.ErrPermission}, want: []string{"skipped others the manifests could not be read"}},
+		"no manifests yet":                   {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{unread: fs.ErrNotExist}},
+		"again, nowhere":                     {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true}, host: machine{processes: []string{"kube-vip"}}},
 		"again, with ports of others": {plan: Plan{Port: 6443, Ports: ours}, host: machine{processes: []string{"kube-vip"}, listeners: []string{"[::]:6443 nginx", "127.0.0.1:2112 prometheus", "127.0.0.1:29112"}},
-			want: []string{"warning port nginx listens on [::]:6443 already", "skipped port --healthCheckPort is 127.0.0.1:29112, and it is not known", "error port --prometheusHTTPServer is 127.0.0.1:2112, and prometheus listens"}},
+			want: []string{"error port nginx listens on [::]:6443 already", "skipped port --healthCheckPort is 127.0.0.1:29112, and it is not known", "error port --prometheusHTTPServer is 127.0.0.1:2112, and prometheus listens"}},
 		"IPVS is planned":                         {plan: Plan{Services: true, Proxy: Proxy{IPVS: true}}, want: []string{"error kube-proxy KubeProxyConfiguration says mode: ipvs without ipvs.strictARP"}},
 		"IPVS is planned, and is strict":          {plan: Plan{Services: true, Proxy: Proxy{IPVS: true, StrictARP: true}}},
 		"IPVS is planned, and no Services":        {plan: Plan{Addresses: addrs("10.0.0.10"), Proxy: Proxy{IPVS: true}}},
