@@ -18,6 +18,9 @@ import (
 const (
 	// lookDelay is how long a new leader waits before it looks: a failover has other things to do.
 	lookDelay = 5 * time.Second
+	// retryDelay is the time until the next look after one that failed, or that could not be: an address that is held before there
+	// are rights is kept with the first Lease, and nothing else tells of the rights. Nodes that join wait a minute.
+	retryDelay = 10 * time.Second
 	// lookAgain is the time between two looks: what somebody has changed or deleted is waited for that long.
 	lookAgain = 2 * time.Minute
 	// callDeadline bounds one call of the API. Nobody waits for it.
@@ -82,11 +85,24 @@ func (p *Publisher) Run(ctx context.Context) error {
 			continue
 		case <-timer.C:
 		}
-		if p.leading() && p.o.May() {
-			p.tell(ctx, p.look(ctx))
-		}
-		timer.Reset(lookAgain)
+		timer.Reset(p.round(ctx))
 	}
+}
+
+// round looks, if this node is to, and returns the time until the next one.
+func (p *Publisher) round(ctx context.Context) time.Duration {
+	switch {
+	case !p.leading():
+		return lookAgain
+	case !p.o.May():
+		return retryDelay
+	}
+	err := p.look(ctx)
+	p.tell(ctx, err)
+	if err != nil && !errors.Is(err, errOthers) {
+		return retryDelay
+	}
+	return lookAgain
 }
 
 // tell logs trouble when it is new.
@@ -100,7 +116,9 @@ func (p *Publisher) tell(ctx context.Context, err error) {
 	}
 	switch p.said = text; {
 	case err == nil:
-	case apierrors.IsForbidden(err), errors.Is(err, errOthers):
+	case apierrors.IsForbidden(err):
+		p.o.Log.Info("nodes that join get no settings from this cluster yet; it is tried again", "why", err)
+	case errors.Is(err, errOthers):
 		p.o.Log.Info("nodes that join get no settings from this cluster", "why", err)
 	default:
 		p.o.Log.Warn("what nodes that join need could not be written; it is tried again", "err", err)

@@ -95,7 +95,8 @@ func TestLeavesAlone(t *testing.T) {
 	}
 }
 
-// TestRun: a look some seconds after the lead, then one each two minutes, and none without the lead. What is refused is said once.
+// TestRun: a look some seconds after the lead, soon another where it could not be or failed, else one each two minutes, and none
+// without the lead. What is refused is said once.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := newAPIServer(), &bytes.Buffer{}
@@ -119,16 +120,19 @@ func TestRun(t *testing.T) {
 		p.SetLeads(true)
 		after("it leads, at first", lookDelay-time.Second, 0)
 		after("it leads, and is refused", 2*time.Second, 1)
-		after("again and again", 10*lookAgain, 10)
+		after("again and again", 10*retryDelay, 10)
 		if n := strings.Count(log.String(), "level=INFO msg=\"nodes that join get no settings"); n != 1 {
 			t.Errorf("a refusal is said %d times:\n%s", n, log)
 		}
 		refused = false
-		after("it is allowed", lookAgain, 6)
+		after("it is allowed", retryDelay, 6)
 		after("nothing is to be done", lookAgain, 3)
 		may = false
 		after("it may not", 10*lookAgain, 0)
 		may = true
+		after("it may again", retryDelay, 3)
+		s.put(t, mapPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name}})
+		after("somebody else keeps it", 10*lookAgain, 10)
 		p.SetLeads(false)
 		after("it does not lead", 10*lookAgain, 0)
 		stop()
