@@ -257,10 +257,20 @@ const handoutName = "ConfigMap " + join.Namespace + "/" + join.Name
 func (c *companion) take(loaded *config.Loaded, h join.Handout) error {
 	var problems []error
 	known := map[string]bool{}
+	own := slices.Clone(h.Own)
 	for _, s := range config.Settings() {
 		known[s.Name] = true
-		if value, is := h.Settings[s.Name]; is && !s.Own {
+		switch value, is := h.Settings[s.Name]; {
+		case !is:
+		case s.Own(value):
+			own = append(own, s.Name)
+		default:
 			problems = append(problems, loaded.Supply(s.Name, value, handoutName))
+		}
+	}
+	for _, name := range own {
+		if !loaded.Origin(name).IsSet() {
+			c.warn("the others have --%s, of which each node needs its own, and it is not taken from the %s: give it here, if this node is to have it", name, handoutName)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.Settings)) {

@@ -132,6 +132,8 @@ func TestKubeadmJoinTakesTheClustersSettings(t *testing.T) {
 	}
 	secret := shared("bgp", "true", "localAS", "65000", "arp", "false")
 	secret.Secrets = []string{"bgppeers"}
+	ofOne := shared("kubernetesAddr", "10.0.0.11", "k8sConfigPath", "/etc/shadow")
+	ofOne.Own = []string{"mpbgpIPv4"}
 	older := shared()
 	older.Version = "v0.0.1"
 	const same = "--controlplane --address 192.0.2.10,fd00::10 --arp --leaseDuration 10 --leaseRenewDuration 7"
@@ -163,7 +165,11 @@ func TestKubeadmJoinTakesTheClustersSettings(t *testing.T) {
 		"of a newer version":  {handout: shared("warp", "9"), args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: ConfigMap kube-system/kube-vip has warp, which this version does not know: it is left out\n"},
 		"of an older version": {handout: older, args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: the others run kube-vip v0.0.1, and the manifest has the image of this program, " + version},
 		"one node's own":      {handout: shared("nodeName", "cp1"), args: "--config testdata/docs/join.yaml", asked: docs, same: same},
-		"a secret is missing": {handout: secret, args: "--config testdata/docs/join.yaml", asked: docs, stderr: "warning: the others have --bgppeers, which is secret and not in the ConfigMap kube-system/kube-vip: give it here, too\n"},
+		"one node's own values": {handout: ofOne, args: "--config testdata/docs/join.yaml", asked: docs, same: same,
+			stderr: "warning: the others have --mpbgpIPv4, of which each node needs its own, and it is not taken from the ConfigMap kube-system/kube-vip: give it here, if this node is to have it\n" +
+				"warning: the others have --k8sConfigPath, of which"},
+		"one node's own values are given": {handout: ofOne, args: "--config testdata/docs/join.yaml --kubernetesAddr 10.0.0.12", asked: docs, same: same + " --kubernetesAddr 10.0.0.12", stderr: "--k8sConfigPath"},
+		"a secret is missing":             {handout: secret, args: "--config testdata/docs/join.yaml", asked: docs, stderr: "warning: the others have --bgppeers, which is secret and not in the ConfigMap kube-system/kube-vip: give it here, too\n"},
 		"a secret is given": {handout: secret, args: "--config testdata/docs/join.yaml --bgppeers 192.0.2.1:65001", asked: docs,
 			same: "--controlplane --address 192.0.2.10,fd00::10 --bgp --localAS 65000 --bgppeers 192.0.2.1:65001 --leaderElection --arp=false --leaseDuration 10 --leaseRenewDuration 7"},
 		"a value that is none":      {handout: shared("leaseRetry", "x"), args: "--config testdata/docs/join.yaml", asked: docs, stderr: "error: ConfigMap kube-system/kube-vip: "},
@@ -239,6 +245,9 @@ func TestShared(t *testing.T) {
 		if value, is := h.Settings[own]; is {
 			t.Errorf("%s=%s is handed out", own, value)
 		}
+	}
+	if len(h.Secrets)+len(h.Own) > 0 {
+		t.Errorf("secrets %q and %q are said to be needed", h.Secrets, h.Own)
 	}
 	file := filepath.Join(t.TempDir(), "kube-vip.yaml")
 	got := onMachine(t, calm{mac: "02:00:00:00:00:09"}, func(context.Context, join.Source) (join.Handout, error) { return h, nil }, "kubeadm", "join", "--config", "testdata/docs/join.yaml", "--output", file)

@@ -323,9 +323,9 @@ const superAdmin = "super-admin.conf"
 // shared is what nodes that join need to know of an instance with these settings.
 func (p *program) shared(loaded *config.Loaded) join.Handout {
 	h := join.Handout{Version: p.build.Version}
-	h.Settings, h.Secrets = loaded.Shared()
+	h.Settings, h.Secrets, h.Own = loaded.Shared()
 	if filepath.Base(loaded.Config.Kubernetes.ConfigFile) == superAdmin {
-		delete(h.Settings, "k8sConfigPath")
+		h.Own = slices.DeleteFunc(h.Own, func(name string) bool { return name == "k8sConfigPath" }) // nobody needs another
 	}
 	return h
 }

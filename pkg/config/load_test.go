@@ -916,9 +916,12 @@ func TestShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values, secrets := l.Shared()
+	values, secrets, own := l.Shared()
 	if diff := cmp.Diff([]string{"controlPlaneHealthCheckAddress", "bgppeers", "peerPass"}, secrets); diff != "" {
 		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"bgpRouterID", "sourceIP"}, own); diff != "" {
+		t.Errorf("one node's own (-want +got):\n%s", diff)
 	}
 	for name, want := range map[string]string{"address": "10.0.0.10", "bgp": "true", "localAS": "65000", "interface": "eth0", "port": "6443", "bgpRouterID": "", "sourceIP": "", "nodeName": "", "instanceName": ""} {
 		if got, is := values[name]; got != want || is != (want != "") {
@@ -933,8 +936,49 @@ func TestShared(t *testing.T) {
 	if l, err = Load(nil, []string{"bgp_peers=192.0.2.1:65001"}); err != nil {
 		t.Fatal(err)
 	}
-	if values, secrets = l.Shared(); len(secrets) > 0 || values["bgppeers"] != "192.0.2.1:65001" {
+	if values, secrets, own = l.Shared(); len(secrets)+len(own) > 0 || values["bgppeers"] != "192.0.2.1:65001" {
 		t.Errorf("peers without a password: %q, secrets %q", values["bgppeers"], secrets)
+	}
+}
+
+// TestOwn: what means one node is not for another, whatever the setting is.
+func TestOwn(t *testing.T) {
+	for setting, own := range map[string]bool{
+		"mpbgpIPv4=192.0.2.1":   true,
+		"mpbgpIPv6=2001:db8::1": true,
+		"mpbgpNexthop=fixed":    false,
+		"controlPlaneHealthCheckAddress=https://127.0.0.1:6443/livez": false,
+		"controlPlaneHealthCheckAddress=https://[::1]/livez":          false,
+		"controlPlaneHealthCheckAddress=https://localhost:6443/livez": false,
+		"controlPlaneHealthCheckAddress=https://10.0.0.11/livez":      true,
+		"controlPlaneHealthCheckAddress=https://cp1:6443/livez":       true,
+		"kubernetesAddr=":                   false,
+		"kubernetesAddr=::1":                false,
+		"kubernetesAddr=[fd00::11]":         true,
+		"kubernetesAddr=127.0.0.1:7443":     false,
+		"kubernetesAddr=10.0.0.11":          true,
+		"kubernetesAddr=https://cp1":        true,
+		"prometheusHTTPServer=":             false,
+		"prometheusHTTPServer=:2112":        false,
+		"prometheusHTTPServer=[::]:2112":    false,
+		"prometheusHTTPServer=0.0.0.0:2112": false,
+		"prometheusHTTPServer=10.0.0.11:1":  true,
+		"k8sConfigPath=" + adminConf:        false,
+		"k8sConfigPath=/root/.kube/config":  true,
+		"interface=eth0":                    false,
+	} {
+		name, value, _ := strings.Cut(setting, "=")
+		l, err := Load(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Supply(name, value, "the test"); err != nil {
+			t.Fatal(err)
+		}
+		values, _, list := l.Shared()
+		if _, is := values[name]; is == own || slices.Contains(list, name) != own {
+			t.Errorf("%s: handed out %t, listed %q; it is one node's: %t", setting, is, list, own)
+		}
 	}
 }
 

@@ -66,21 +66,24 @@ func (l *Loaded) Env() []EnvVar {
 	return env
 }
 
-// Shared are the settings that another node needs to run as this one does, by name: those that Env has, without what is one
-// node's own. Supply of each has the same effect. Secrets are the names of those that are left out because they are secret.
-func (l *Loaded) Shared() (values map[string]string, secrets []string) {
+// Shared are the settings that another node needs to run as this one does, by name: those that Env has. Supply of each has the
+// same effect. Secrets are the names of those that are left out because they are secret, and own of those whose values are one
+// node's, so that another may need one of its own. Who an instance is, is among none of them.
+func (l *Loaded) Shared() (values map[string]string, secrets, own []string) {
 	values = map[string]string{}
 	for _, s := range Settings() {
 		text := s.Value(&l.Config).String()
 		switch {
-		case s.Own || !l.isSet(s.Name) && (s.emit == nil || !s.emit(&l.Config)):
+		case s.Group == groupNode, !l.isSet(s.Name) && (s.emit == nil || !s.emit(&l.Config)):
 		case s.Show(text) != text:
 			secrets = append(secrets, s.Name)
+		case s.Own(text):
+			own = append(own, s.Name)
 		default:
 			values[s.Name] = text
 		}
 	}
-	return values, secrets
+	return values, secrets, own
 }
 
 // Effective is one setting with its value, for people to read.

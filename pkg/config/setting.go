@@ -32,14 +32,14 @@ type Setting struct {
 	Group string
 	// Secret values are never printed.
 	Secret bool
-	// Own values are one node's, and not for others.
-	Own bool
 	// Enum lists the values that are accepted; empty means that the type decides.
 	Enum []string
 
 	bind func(*Config) pflag.Value
 	// emit says when a generated manifest holds the setting although nobody set it; nil means never.
 	emit func(*Config) bool
+	// own tells a value that is one node's; nil for settings that have none of those.
+	own func(string) bool
 	// redact hides what is secret in a value that is only partly so; nil for the others.
 	redact func(string) string
 }
@@ -62,6 +62,9 @@ func (s Setting) Show(text string) string {
 	}
 	return text
 }
+
+// Own says that a value is one node's, and not for others.
+func (s Setting) Own(text string) bool { return s.own != nil && s.own(text) }
 
 // both names a setting that nobody spelt: by its flag and by its environment variable.
 func (s Setting) both() string { return fmt.Sprintf("--%s (env %s)", s.Name, s.Env[0]) }

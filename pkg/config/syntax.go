@@ -349,6 +349,20 @@ func redactURL(s string) string {
 	return scheme + "://" + hideBefore(rest, strings.LastIndex(rest[:end], "@"))
 }
 
+// ofOneHost says of a URL, an address to dial or one to listen on that it means one host, and not whichever it is used on.
+func ofOneHost(s string) bool {
+	host := strings.Trim(s, "[]")
+	if u, err := url.Parse(s); err == nil && strings.Contains(s, "://") {
+		host = u.Hostname()
+	} else if h, _, err := net.SplitHostPort(s); err == nil {
+		host = h
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return !addr.IsLoopback() && !addr.IsUnspecified()
+	}
+	return host != "" && !strings.EqualFold(host, "localhost")
+}
+
 // hideBefore puts "***" in place of what is before a place; a place below 0 is none.
 func hideBefore(s string, place int) string {
 	if place < 0 {

@@ -27,6 +27,9 @@ const longest = 24 * time.Hour
 // longestDrain bounds what a stop may take.
 const longestDrain = 10 * time.Minute
 
+// adminConf is the kubeconfig that kubeadm leaves on every node of the control plane.
+const adminConf = "/etc/kubernetes/admin.conf"
+
 // Settings is the table: one row for each setting, in the order in which it is documented and rendered.
 func Settings() []Setting {
 	cp := func(c *Config) bool { return c.ControlPlane.Enable }
@@ -34,6 +37,7 @@ func Settings() []Setting {
 	elects := func(c *Config) bool { return c.Election.Enable }
 	bgp := func(c *Config) bool { return c.BGP.Enable }
 	always := func(*Config) bool { return true }
+	each := func(string) bool { return true }
 	dnsModes := []string{"first", "ipv4", "ipv6", "dual"}
 	placements := []string{PlacementLeader, PlacementLease}
 	pools := []string{"auto", "on", "off"}
@@ -282,7 +286,7 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.ControlPlane.Health.Address, typ: "URL", clean: strings.TrimSpace, check: webURL}
 			},
-			redact: redactURL,
+			redact: redactURL, own: ofOneHost,
 		},
 		{
 			Name: "controlPlaneHealthCheckPeriodSeconds", Env: []string{"control_plane_health_check_period_seconds"}, Key: "controlPlaneHealthCheckPeriodSeconds",
@@ -334,7 +338,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "bgpRouterID", Env: []string{"bgp_routerid"}, Key: "bgpRouterID",
-			Example: "192.0.2.1", Group: groupBGP, Own: true,
+			Example: "192.0.2.1", Group: groupBGP, own: each,
 			Usage: "router ID, an IPv4 address; it must differ from node to node",
 			bind: func(c *Config) pflag.Value {
 				return address{p: &c.BGP.RouterID, only: "IPv4", reason: ", as a BGP router ID is"}
@@ -412,7 +416,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "sourceIP", Aliases: []string{"sourceip"}, Env: []string{"bgp_sourceip"}, Key: "sourceIP",
-			Example: "192.0.2.1", Group: groupBGP, Own: true,
+			Example: "192.0.2.1", Group: groupBGP, own: each,
 			Usage: "address that sessions come from; not together with a source interface",
 			bind:  func(c *Config) pflag.Value { return address{p: &c.BGP.SourceIP} },
 		},
@@ -440,13 +444,13 @@ func Settings() []Setting {
 		},
 		{
 			Name: "mpbgpIPv4", Env: []string{"mpbgp_ipv4"}, Key: "mpbgpIPv4",
-			Example: "192.0.2.1", Group: groupBGP,
+			Example: "192.0.2.1", Group: groupBGP, own: each,
 			Usage: "next hop of IPv4 routes for mpbgp_nexthop=fixed",
 			bind:  func(c *Config) pflag.Value { return nextHopIPv4(&c.BGP.NextHop) },
 		},
 		{
 			Name: "mpbgpIPv6", Env: []string{"mpbgp_ipv6"}, Key: "mpbgpIPv6",
-			Example: "2001:db8::1", Group: groupBGP,
+			Example: "2001:db8::1", Group: groupBGP, own: each,
 			Usage: "next hop of IPv6 routes for mpbgp_nexthop=fixed",
 			bind:  func(c *Config) pflag.Value { return nextHopIPv6(&c.BGP.NextHop) },
 		},
@@ -525,9 +529,11 @@ func Settings() []Setting {
 		},
 		{
 			Name: "k8sConfigPath", Env: []string{"k8s_config_file"}, Key: "k8sConfigPath", KeyAliases: []string{"k8sConfigFile"},
-			Default: "/etc/kubernetes/admin.conf", Example: "/etc/kubernetes/super-admin.conf", Group: groupKubernetes,
+			Default: adminConf, Example: "/etc/kubernetes/super-admin.conf", Group: groupKubernetes,
 			Usage: "kubeconfig that is used when it exists",
 			bind:  func(c *Config) pflag.Value { return text{p: &c.Kubernetes.ConfigFile, typ: "file"} },
+			// kubeadm makes that one file on every node. Any other would be mounted from a host that may not have it, or not for this.
+			own: func(file string) bool { return file != adminConf },
 		},
 		{
 			Name: "kubernetesAddr", Env: []string{"kubernetes_addr"}, Key: "kubernetesAddr",
@@ -536,12 +542,13 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Kubernetes.Address, clean: strings.TrimSpace, check: apiAddress}
 			},
+			own: ofOneHost,
 		},
 
 		// This instance
 		{
 			Name: "nodeName", Env: []string{"vip_nodename"}, Key: "nodeName",
-			Example: "node-1", Group: groupNode, Own: true,
+			Example: "node-1", Group: groupNode, own: each,
 			Usage: "name of this node, in lower case, which is our name in Leases; empty means the host's name",
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Node.Name, clean: lowerTrim, check: nodeName}
@@ -549,7 +556,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "instanceName", Env: []string{"instance_name", "INSTANCE_NAME"}, Key: "instanceName",
-			Example: "blue", Group: groupNode, Own: true,
+			Example: "blue", Group: groupNode, own: each,
 			Usage: "tells two instances on one node apart",
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Node.Instance, clean: strings.TrimSpace, check: instanceName}
@@ -576,7 +583,7 @@ func Settings() []Setting {
 			bind: func(c *Config) pflag.Value {
 				return text{p: &c.Observe.PrometheusServer, clean: strings.TrimSpace, check: listenAddress}
 			},
-			emit: always,
+			emit: always, own: ofOneHost,
 		},
 		{
 			Name: "healthCheckPort", Env: []string{"health_check_port"}, Key: "healthCheckPort",

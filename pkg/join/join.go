@@ -34,6 +34,8 @@ const (
 	versionNote = "kube-vip.io/version"
 	// secretsNote are the names of settings that are left out because they are secret.
 	secretsNote = "kube-vip.io/secret-settings"
+	// ownNote are the names of settings that are left out because their values are one node's.
+	ownNote = "kube-vip.io/own-settings"
 
 	nameLabel = "app.kubernetes.io/name"
 )
@@ -44,13 +46,15 @@ type Handout struct {
 	Settings map[string]string
 	// Secrets are the names of settings that are set and are not for everybody to read.
 	Secrets []string
+	// Own are the names of settings that are set, to what is one node's.
+	Own []string
 	// Version is the program's that has them.
 	Version string
 }
 
 // in puts the handout into a ConfigMap, and says whether that changes it.
 func (h Handout) in(m *corev1.ConfigMap, lease string) (changed bool) {
-	notes := map[string]string{leaseNote: lease, versionNote: h.Version, secretsNote: strings.Join(h.Secrets, ",")}
+	notes := map[string]string{leaseNote: lease, versionNote: h.Version, secretsNote: strings.Join(h.Secrets, ","), ownNote: strings.Join(h.Own, ",")}
 	for name, value := range notes {
 		if was, is := m.Annotations[name]; !is || was != value {
 			metav1.SetMetaDataAnnotation(&m.ObjectMeta, name, value)
@@ -65,11 +69,10 @@ func (h Handout) in(m *corev1.ConfigMap, lease string) (changed bool) {
 
 // handoutOf reads what in has put there.
 func handoutOf(m *corev1.ConfigMap) Handout {
-	h := Handout{Settings: m.Data, Version: m.Annotations[versionNote]}
-	if secrets := m.Annotations[secretsNote]; secrets != "" {
-		h.Secrets = strings.Split(secrets, ",")
+	names := func(note string) []string {
+		return strings.FieldsFunc(m.Annotations[note], func(c rune) bool { return c == ',' })
 	}
-	return h
+	return Handout{Settings: m.Data, Version: m.Annotations[versionNote], Secrets: names(secretsNote), Own: names(ownNote)}
 }
 
 // allow has a Role give the right to read the ConfigMap and nothing else.

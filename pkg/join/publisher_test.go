@@ -22,7 +22,7 @@ const (
 	bindingPath = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings/kube-vip:join"
 )
 
-var some = Handout{Settings: map[string]string{"address": "10.0.0.10", "arp": "true"}, Secrets: []string{"peerPass"}, Version: "v1.2.3"}
+var some = Handout{Settings: map[string]string{"address": "10.0.0.10", "arp": "true"}, Secrets: []string{"peerPass"}, Own: []string{"bgpRouterID", "sourceIP"}, Version: "v1.2.3"}
 
 func publisher(t *testing.T, s *apiServer, log *bytes.Buffer) *Publisher {
 	return NewPublisher(PublisherOptions{Handout: some, Lease: "kube-system/lock", May: func() bool { return true }, Client: s.client(t), Log: slog.New(slog.NewTextHandler(log, nil))})
