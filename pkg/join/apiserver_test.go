@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refuse := func(code int, reason metav1.StatusReason) {
 		reply(code, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Reason: reason, Code: int32(code), Message: string(reason)})
 	}
-	verb := map[string]string{http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update"}[r.Method]
+	verb := map[string]string{http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update", http.MethodDelete: "delete"}[r.Method]
 	var object map[string]any
 	at := r.URL.Path
 	if verb != "get" {
@@ -68,6 +69,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusNotFound, metav1.StatusReasonNotFound)
 	case verb == "get":
 		reply(http.StatusOK, have)
+	case verb == "delete":
+		delete(s.objects, at)
+		reply(http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess})
+	case is && !reflect.DeepEqual(have["roleRef"], object["roleRef"]):
+		refuse(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid) // as that of a RoleBinding cannot be changed
 	default:
 		s.version++
 		object["metadata"].(map[string]any)["resourceVersion"] = fmt.Sprint(s.version)

@@ -5,6 +5,7 @@
 package join
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -84,14 +85,23 @@ func allow(r *rbacv1.Role) (changed bool) {
 	return labelled(&r.ObjectMeta) || changed
 }
 
-// bind gives that right to those who join.
-func bind(b *rbacv1.RoleBinding) (changed bool) {
+// errOtherRole is that a RoleBinding is for another Role, which the API never lets change.
+var errOtherRole = errors.New("it is for another Role")
+
+// bind gives that right to those who join, beside those to whom somebody gave it, too.
+func bind(b *rbacv1.RoleBinding) (changed bool, err error) {
 	subject := rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: joiners}
 	role := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: readersName}
-	if !slices.Equal(b.Subjects, []rbacv1.Subject{subject}) || b.RoleRef != role {
-		b.Subjects, b.RoleRef, changed = []rbacv1.Subject{subject}, role, true
+	switch {
+	case b.ResourceVersion == "":
+		b.RoleRef, changed = role, true
+	case b.RoleRef != role:
+		return false, errOtherRole
 	}
-	return labelled(&b.ObjectMeta) || changed
+	if !slices.Contains(b.Subjects, subject) {
+		b.Subjects, changed = append(b.Subjects, subject), true
+	}
+	return labelled(&b.ObjectMeta) || changed, nil
 }
 
 // labelled says whose an object is.

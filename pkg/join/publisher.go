@@ -145,8 +145,19 @@ func (p *Publisher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return keep(ctx, p, p.o.Client.RbacV1().RoleBindings(Namespace), "RoleBinding", readersName,
-		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: readersName}}, func(b *rbacv1.RoleBinding) (bool, error) { return bind(b), nil })
+	bindings := p.o.Client.RbacV1().RoleBindings(Namespace)
+	keepBinding := func() error {
+		return keep(ctx, p, bindings, "RoleBinding", readersName, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: readersName}}, bind)
+	}
+	if err = keepBinding(); !errors.Is(err, errOtherRole) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	if err := bindings.Delete(ctx, readersName, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("delete the RoleBinding %s/%s, which is for another Role: %w", Namespace, readersName, err)
+	}
+	return keepBinding()
 }
 
 // store is the part of a client that objects of one kind are kept with.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -71,9 +72,34 @@ func TestLook(t *testing.T) {
 	if m, err = client.CoreV1().ConfigMaps(Namespace).Get(t.Context(), Name, metav1.GetOptions{}); err != nil || m.Data["arp"] != "true" || m.Labels["team"] != "net" {
 		t.Errorf("after a change: %v, %v; %v", m.Data, m.Labels, err)
 	}
-	s.put(t, bindingPath, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: readersName}})
+
+	binding := func() *rbacv1.RoleBinding {
+		t.Helper()
+		b, err := client.RbacV1().RoleBindings(Namespace).Get(t.Context(), readersName, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := binding()
+	ours, guest := b.Subjects[0], rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:bootstrappers:others"}
+	b.Subjects = []rbacv1.Subject{guest}
+	s.put(t, bindingPath, b)
 	s.done()
 	look(looked[0], looked[1], looked[2], "update rolebindings/kube-vip:join")
+	if diff := cmp.Diff([]rbacv1.Subject{guest, ours}, binding().Subjects); diff != "" {
+		t.Errorf("whom somebody let read, too (-want +got):\n%s", diff)
+	}
+	wanted := b.RoleRef
+	b.RoleRef.Name = "admin"
+	s.put(t, bindingPath, b)
+	s.done()
+	look(looked[0], looked[1], looked[2], "delete rolebindings/kube-vip:join", looked[2], "create rolebindings/kube-vip:join")
+	if b = binding(); b.RoleRef != wanted || !slices.Equal(b.Subjects, []rbacv1.Subject{ours}) {
+		t.Errorf("after another Role: %v to %v", b.RoleRef, b.Subjects)
+	}
+	s.done()
+	look(looked...)
 }
 
 // TestLeavesAlone is a ConfigMap of the same name that is somebody else's, and one that the leader of another Lease keeps.
