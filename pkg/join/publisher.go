@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,7 +33,8 @@ const (
 // PublisherOptions configure a Publisher. Every field is required.
 type PublisherOptions struct {
 	Handout Handout
-	// Lease is that of the leaders, "namespace/name". A ConfigMap that others keep is left alone.
+	// Lease is that of the leaders, "namespace/name". A ConfigMap that others keep is left alone, until nobody renews the Lease of
+	// those.
 	Lease string
 	// May says whether this node is to keep the ConfigMap while it leads. It must not block.
 	May    func() bool
@@ -47,7 +51,16 @@ type Publisher struct {
 	mu    sync.Mutex // guards leads
 	leads bool
 
-	said string // the last trouble that was told of; Run's
+	// The fields below are Run's.
+	said   string   // the last trouble that was told of
+	others sighting // the Lease of others who keep the ConfigMap
+}
+
+// sighting is a state of a Lease. The zero value is that none was looked at.
+type sighting struct {
+	lease   string // "namespace/name"
+	version string // empty when there is no such Lease
+	since   time.Time
 }
 
 // NewPublisher returns a Publisher that does not lead. Run does the work.
@@ -118,6 +131,9 @@ func (p *Publisher) tell(ctx context.Context, err error) {
 	case err == nil:
 	case apierrors.IsForbidden(err):
 		p.o.Log.Info("nodes that join get no settings from this cluster yet; it is tried again", "why", err)
+	case errors.Is(err, errOtherLease):
+		p.o.Log.Warn("nodes that join get the settings of others in this cluster: they are kept from here when nobody renews the Lease of those, or once the ConfigMap is deleted",
+			"why", err, "delete", "kubectl -n "+Namespace+" delete configmap "+Name)
 	case errors.Is(err, errOthers):
 		p.o.Log.Info("nodes that join get no settings from this cluster", "why", err)
 	default:
@@ -128,13 +144,23 @@ func (p *Publisher) tell(ctx context.Context, err error) {
 // errOthers is that the ConfigMap is kept by somebody else.
 var errOthers = errors.New("it is not kept by the leader of this Lease, and left as it is")
 
+// errOtherLease is that somebody else is, or was, the leader of another Lease.
+var errOtherLease = fmt.Errorf("%w: it belongs to another Lease", errOthers)
+
 // look makes what is there what should be there. The right to read is given last: without it there is no harm.
 func (p *Publisher) look(ctx context.Context) error {
 	err := keep(ctx, p, p.o.Client.CoreV1().ConfigMaps(Namespace), "ConfigMap", Name,
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name}}, func(m *corev1.ConfigMap) (bool, error) {
-			if m.ResourceVersion != "" && m.Annotations[leaseNote] != p.o.Lease {
+			switch note := m.Annotations[leaseNote]; {
+			case m.ResourceVersion == "", note == p.o.Lease:
+			case note == "":
 				return false, errOthers
+			default:
+				if err := p.outlast(ctx, note, handoutOf(m)); err != nil {
+					return false, err
+				}
 			}
+			p.others = sighting{}
 			return p.o.Handout.in(m, p.o.Lease), nil
 		})
 	if err != nil {
@@ -158,6 +184,33 @@ func (p *Publisher) look(ctx context.Context) error {
 		return fmt.Errorf("delete the RoleBinding %s/%s, which is for another Role: %w", Namespace, readersName, err)
 	}
 	return keepBinding()
+}
+
+// outlast returns no error when others who kept the ConfigMap are gone, by a name of the Lease or a namespace that was changed: for
+// longer than their Lease lasts, and from one look to another, nobody has written to it. By the clocks of others nothing is judged.
+// Where they elect nobody there need be no Lease, and nothing follows from that.
+func (p *Publisher) outlast(ctx context.Context, lease string, theirs Handout) error {
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	namespace, name, _ := strings.Cut(lease, "/")
+	l, err := p.o.Client.CoordinationV1().Leases(namespace).Get(ctx, name, metav1.GetOptions{})
+	lasts := lookAgain
+	switch {
+	case apierrors.IsNotFound(err):
+		l = &coordinationv1.Lease{}
+	case err != nil:
+		return fmt.Errorf("read the Lease %s: %w", lease, err)
+	case l.Spec.LeaseDurationSeconds != nil:
+		lasts = max(lasts, time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second)
+	}
+	if p.others.lease != lease || p.others.version != l.ResourceVersion {
+		p.others = sighting{lease, l.ResourceVersion, time.Now()}
+	}
+	if elect, _ := strconv.ParseBool(theirs.Settings["leaderElection"]); !elect || time.Since(p.others.since) < lasts {
+		return fmt.Errorf("%w, %s", errOtherLease, lease)
+	}
+	p.o.Log.Info("nobody renews the Lease of those who kept the settings for nodes that join: they are kept from here", "lease", lease)
+	return nil
 }
 
 // store is the part of a client that objects of one kind are kept with.

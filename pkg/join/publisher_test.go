@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -102,21 +103,73 @@ func TestLook(t *testing.T) {
 	look(looked...)
 }
 
-// TestLeavesAlone is a ConfigMap of the same name that is somebody else's, and one that the leader of another Lease keeps.
+// TestLeavesAlone is a ConfigMap of the same name that is somebody else's.
 func TestLeavesAlone(t *testing.T) {
-	for name, notes := range map[string]map[string]string{"another's": nil, "of another Lease": {leaseNote: "kube-system/other"}} {
+	s, log := newAPIServer(), &bytes.Buffer{}
+	s.put(t, mapPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name}})
+	p := publisher(t, s, log)
+	p.tell(t.Context(), p.look(t.Context()))
+	p.tell(t.Context(), p.look(t.Context()))
+	if diff := cmp.Diff([]string{looked[0], looked[0]}, s.done()); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	if n := strings.Count(log.String(), "left as it is"); n != 1 || !strings.Contains(log.String(), "level=INFO") {
+		t.Errorf("said %d times:\n%s", n, log)
+	}
+}
+
+// TestOutlasts: what those keep who have another Lease is kept from here when nobody renews that.
+func TestOutlasts(t *testing.T) {
+	for name, c := range map[string]struct {
+		elect   string // their leaderElection
+		lease   int32  // how many seconds it lasts; 0 is none
+		renewed bool
+		after   time.Duration // it is kept from here; 0 is never
+	}{
+		"nobody renews it":                 {elect: "true", lease: 5, after: lookDelay + lookAgain},
+		"nobody renews it, and it is long": {elect: "true", lease: 300, after: lookDelay + 3*lookAgain},
+		"it was deleted":                   {elect: "true", after: lookDelay + lookAgain},
+		"it is renewed":                    {elect: "true", lease: 5, renewed: true},
+		"they elect nobody":                {elect: "false"},
+		"they elect nobody any more":       {lease: 5},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s, log := newAPIServer(), &bytes.Buffer{}
-			s.put(t, mapPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name, Annotations: notes}})
-			p := publisher(t, s, log)
-			p.tell(t.Context(), p.look(t.Context()))
-			p.tell(t.Context(), p.look(t.Context()))
-			if diff := cmp.Diff([]string{looked[0], looked[0]}, s.done()); diff != "" {
-				t.Errorf("calls (-want +got):\n%s", diff)
-			}
-			if n := strings.Count(log.String(), "left as it is"); n != 1 || !strings.Contains(log.String(), "level=INFO") {
-				t.Errorf("said %d times:\n%s", n, log)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s, log := newAPIServer(), &bytes.Buffer{}
+				s.put(t, mapPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name, Annotations: map[string]string{leaseNote: "vip-system/other"}}, Data: map[string]string{"leaderElection": c.elect}})
+				renew := func() {
+					if c.lease > 0 {
+						s.put(t, "/apis/coordination.k8s.io/v1/namespaces/vip-system/leases/other", &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}, Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: &c.lease}})
+					}
+				}
+				renew()
+				p := publisher(t, s, log)
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- p.Run(ctx) }()
+				p.SetLeads(true)
+				begin, after := time.Now(), time.Duration(0)
+				for time.Since(begin) < time.Hour && after == 0 {
+					time.Sleep(time.Second)
+					synctest.Wait()
+					if c.renewed {
+						renew()
+					}
+					if slices.Contains(s.done(), "update configmaps/kube-vip") {
+						after = time.Since(begin)
+					}
+				}
+				if after != c.after {
+					t.Errorf("kept from here after %s, want %s\n%s", after, c.after, log)
+				}
+				if n := strings.Count(log.String(), "level=WARN msg=\"nodes that join get the settings of others"); n != 1 || !strings.Contains(log.String(), "kubectl -n kube-system delete configmap kube-vip") {
+					t.Errorf("said %d times:\n%s", n, log)
+				}
+				stop()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }
