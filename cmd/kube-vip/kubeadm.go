@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -258,33 +261,76 @@ func (c *companion) take(loaded *config.Loaded, h join.Handout) error {
 	var problems []error
 	known := map[string]bool{}
 	own := slices.Clone(h.Own)
+	over := c.otherMode(loaded, h)
 	for _, s := range config.Settings() {
 		known[s.Name] = true
 		switch value, is := h.Settings[s.Name]; {
-		case !is:
+		case !is, s.Name == over:
 		case s.Own(value):
 			own = append(own, s.Name)
 		default:
 			problems = append(problems, loaded.Supply(s.Name, value, handoutName))
 		}
 	}
-	for _, name := range own {
-		if !loaded.Origin(name).IsSet() {
-			c.warn("the others have --%s, of which each node needs its own, and it is not taken from the %s: give it here, if this node is to have it", name, handoutName)
-		}
-	}
 	for _, name := range slices.Sorted(maps.Keys(h.Settings)) {
 		if !known[name] {
-			c.warn("%s has %s, which this version does not know: it is left out", handoutName, name)
+			c.warn("%s has %q, which this version does not know: it is left out", handoutName, name)
 		}
 	}
-	for _, name := range h.Secrets {
-		if !loaded.Origin(name).IsSet() {
-			c.warn("the others have --%s, which is secret and not in the %s: give it here, too", name, handoutName)
+	lacks := func(names []string, text string) {
+		for _, name := range names {
+			switch {
+			case !known[name]:
+				c.warn("the others have %q, which this version does not know", name)
+			case !loaded.Origin(name).IsSet():
+				c.warn("the others have --%s, "+text, name, handoutName)
+			}
 		}
 	}
+	lacks(own, "of which each node needs its own, and it is not taken from the %s: give it here, if this node is to have it")
+	lacks(h.Secrets, "which is secret and not in the %s: give it here, too")
 	if h.Version != c.build.Version && c.image == manifest.DefaultImage {
-		c.warn("the others run kube-vip %s, and the manifest has the image of this program, %s: --image names another", h.Version, c.build.Version)
+		c.warn("the others run kube-vip %q, and the manifest has the image of this program, %s: --image names another", h.Version, c.build.Version)
 	}
-	return errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	c.tellTaken(loaded)
+	return nil
+}
+
+// otherMode is the name of the setting by which the others announce, where the user has this node announce by the other one; empty
+// where they agree.
+func (c *companion) otherMode(loaded *config.Loaded, h join.Handout) string {
+	theirs := func(mode string) bool {
+		on, _ := strconv.ParseBool(h.Settings[mode])
+		return on
+	}
+	mode, other := "", ""
+	switch arp, bgp := loaded.Config.ARP.Enable, loaded.Config.BGP.Enable; {
+	case bgp && !arp && theirs("arp"):
+		mode, other = "bgp", "arp"
+	case arp && !bgp && theirs("bgp"):
+		mode, other = "arp", "bgp"
+	default:
+		return ""
+	}
+	c.warn("the others announce by --%s, and this node by %s: see that they are to differ", other, loaded.Spelt(mode))
+	return other
+}
+
+// tellTaken tells of what came from the cluster and may surprise: addresses that are not where the user said that the cluster is,
+// and a file that the Pod gets from this machine.
+func (c *companion) tellTaken(loaded *config.Loaded) {
+	taken := func(name string) bool { return loaded.Origin(name).Why == handoutName }
+	if host, _, err := net.SplitHostPort(c.source().Endpoint); err == nil && taken("address") {
+		addresses := loaded.Config.ControlPlane.Addresses
+		at, err := netip.ParseAddr(host)
+		if err == nil && !slices.ContainsFunc(addresses, func(a string) bool { b, err := netip.ParseAddr(a); return err != nil || b == at }) {
+			c.warn("the endpoint %s is none of the VIPs that the %s has, which this node is to hold: %s; --address gives others", host, handoutName, strings.Join(addresses, ", "))
+		}
+	}
+	if ca := loaded.Config.ControlPlane.Health.CAPath; ca != "" && taken("controlPlaneHealthCheckCAPath") {
+		fmt.Fprintf(c.stderr, "from the %s: --controlPlaneHealthCheckCAPath %q, a file of this machine that the Pod mounts\n", handoutName, ca)
+	}
 }

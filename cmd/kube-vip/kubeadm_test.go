@@ -134,6 +134,8 @@ func TestKubeadmJoinTakesTheClustersSettings(t *testing.T) {
 	secret.Secrets = []string{"bgppeers"}
 	ofOne := shared("kubernetesAddr", "10.0.0.11", "k8sConfigPath", "/etc/shadow")
 	ofOne.Own = []string{"mpbgpIPv4"}
+	odd := shared("x\x1b[2J", "1")
+	odd.Version, odd.Secrets = "v1\x1b[2J", []string{"y\x1b[2J"}
 	older := shared()
 	older.Version = "v0.0.1"
 	const same = "--controlplane --address 192.0.2.10,fd00::10 --arp --leaseDuration 10 --leaseRenewDuration 7"
@@ -158,18 +160,25 @@ func TestKubeadmJoinTakesTheClustersSettings(t *testing.T) {
 		"at another port": {handout: shared("port", "7443"), args: "192.0.2.10:7443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash " + docs.Pins[0],
 			asked: join.Source{Endpoint: "192.0.2.10:7443", Token: docs.Token, User: docs.User, Pins: docs.Pins}, same: same + " --port 7443"},
 		"flags count more":    {handout: shared(), args: "--config testdata/docs/join.yaml --leaseDuration 12 --interface eth0 --nodeName cp2", asked: docs, same: same + " --leaseDuration 12 --interface eth0 --nodeName cp2"},
-		"another endpoint":    {handout: shared(), args: "192.0.2.11:6443 --token abcdef.0123456789abcdef --discovery-token-unsafe-skip-ca-verification", asked: join.Source{Endpoint: "192.0.2.11:6443", Token: docs.Token, User: docs.User, Unpinned: true}, same: same},
 		"by a discovery file": {handout: shared(), args: "--config " + byFile, asked: join.Source{Kubeconfig: kubeconfig, User: docs.User}, same: same},
 		"by a URL":            {args: "--address 192.0.2.10 --arp --config " + byURL, same: "--controlplane --address 192.0.2.10 --arp", stderr: "warning: discovery.file is a URL: "},
 		"by a kubeconfig":     {handout: shared(), args: "--kubeconfig " + kubeconfig, asked: join.Source{Kubeconfig: kubeconfig}, same: same},
-		"of a newer version":  {handout: shared("warp", "9"), args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: ConfigMap kube-system/kube-vip has warp, which this version does not know: it is left out\n"},
-		"of an older version": {handout: older, args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: the others run kube-vip v0.0.1, and the manifest has the image of this program, " + version},
+		"of a newer version":  {handout: shared("warp", "9"), args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: ConfigMap kube-system/kube-vip has \"warp\", which this version does not know: it is left out\n"},
+		"of an older version": {handout: older, args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: "warning: the others run kube-vip \"v0.0.1\", and the manifest has the image of this program, " + version},
 		"one node's own":      {handout: shared("nodeName", "cp1"), args: "--config testdata/docs/join.yaml", asked: docs, same: same},
 		"one node's own values": {handout: ofOne, args: "--config testdata/docs/join.yaml", asked: docs, same: same,
 			stderr: "warning: the others have --mpbgpIPv4, of which each node needs its own, and it is not taken from the ConfigMap kube-system/kube-vip: give it here, if this node is to have it\n" +
 				"warning: the others have --k8sConfigPath, of which"},
 		"one node's own values are given": {handout: ofOne, args: "--config testdata/docs/join.yaml --kubernetesAddr 10.0.0.12", asked: docs, same: same + " --kubernetesAddr 10.0.0.12", stderr: "--k8sConfigPath"},
-		"a secret is missing":             {handout: secret, args: "--config testdata/docs/join.yaml", asked: docs, stderr: "warning: the others have --bgppeers, which is secret and not in the ConfigMap kube-system/kube-vip: give it here, too\n"},
+		"another mode, by BGP": {handout: shared(), args: "--config testdata/docs/join.yaml --bgp --bgppeers 192.0.2.1:65001", asked: docs, same: "--controlplane --address 192.0.2.10,fd00::10 --bgp --bgppeers 192.0.2.1:65001 --leaderElection --leaseDuration 10 --leaseRenewDuration 7",
+			stderr: "warning: the others announce by --arp, and this node by --bgp: see that they are to differ\n"},
+		"another mode, by ARP": {handout: shared("bgp", "true", "arp", "false"), args: "--config testdata/docs/join.yaml --arp", asked: docs, same: same, stderr: "warning: the others announce by --bgp, and this node by --arp"},
+		"another node's address": {handout: shared(), args: "192.0.2.11:6443 --token abcdef.0123456789abcdef --discovery-token-unsafe-skip-ca-verification", asked: join.Source{Endpoint: "192.0.2.11:6443", Token: docs.Token, User: docs.User, Unpinned: true}, same: same,
+			stderr: "warning: the endpoint 192.0.2.11 is none of the VIPs that the ConfigMap kube-system/kube-vip has, which this node is to hold: 192.0.2.10, fd00::10; --address gives others\n"},
+		"a file to mount": {handout: shared("controlPlaneHealthCheckCAPath", "/srv/ca.crt"), args: "--config testdata/docs/join.yaml", asked: docs, same: same + " --controlPlaneHealthCheckCAPath /srv/ca.crt",
+			stderr: "from the ConfigMap kube-system/kube-vip: --controlPlaneHealthCheckCAPath \"/srv/ca.crt\", a file of this machine that the Pod mounts\n"},
+		"names that are no names": {handout: odd, args: "--config testdata/docs/join.yaml", asked: docs, same: same, stderr: `the others run kube-vip "v1\x1b[2J", and`},
+		"a secret is missing":     {handout: secret, args: "--config testdata/docs/join.yaml", asked: docs, stderr: "warning: the others have --bgppeers, which is secret and not in the ConfigMap kube-system/kube-vip: give it here, too\n"},
 		"a secret is given": {handout: secret, args: "--config testdata/docs/join.yaml --bgppeers 192.0.2.1:65001", asked: docs,
 			same: "--controlplane --address 192.0.2.10,fd00::10 --bgp --localAS 65000 --bgppeers 192.0.2.1:65001 --leaderElection --arp=false --leaseDuration 10 --leaseRenewDuration 7"},
 		"a value that is none":      {handout: shared("leaseRetry", "x"), args: "--config testdata/docs/join.yaml", asked: docs, stderr: "error: ConfigMap kube-system/kube-vip: "},
@@ -194,6 +203,9 @@ func TestKubeadmJoinTakesTheClustersSettings(t *testing.T) {
 			got := onMachine(t, calm{mac: "02:00:00:00:00:09"}, read, append([]string{"kubeadm", "join", "--output", file, "--ignore-preflight-errors=all"}, strings.Fields(c.args)...)...)
 			if diff := cmp.Diff(c.asked, asked); diff != "" {
 				t.Errorf("asked (-want +got):\n%s", diff)
+			}
+			if strings.Contains(got.Stderr, "\x1b") {
+				t.Errorf("stderr has control characters: %q", got.Stderr)
 			}
 			if !strings.Contains(got.Stderr, c.stderr) || strings.Contains(got.Stderr, docs.Token) {
 				t.Errorf("stderr lacks %q:\n%s", c.stderr, got.Stderr)
