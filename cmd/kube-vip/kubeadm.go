@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -16,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"k8s.io/klog/v2"
 
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/join"
@@ -153,6 +151,9 @@ func (c *companion) write(cmd *cobra.Command) error {
 	if err != nil {
 		return prefixed(err, "--ignore-preflight-errors")
 	}
+	if len(ignored) > 0 && !c.toFile() {
+		c.warn("--ignore-preflight-errors has no effect: without --output FILE this machine is not looked at")
+	}
 	if c.joins {
 		c.handout = c.fetch
 	}
@@ -206,13 +207,14 @@ func (c *companion) fetch(ctx context.Context, loaded *config.Loaded) error {
 		return nil
 	case !c.toFile():
 		return errors.New("to stdout nothing is asked for, so the settings are not known: " + byFlags + ", or --output FILE on the node, which has them come from the cluster")
+	case !reachable && c.kubeadm != nil && c.kubeadm.Discovery().Endpoint != "": // what lacks is a token
+		return fmt.Errorf("the settings are not known: the cluster at %s is asked with --token and --discovery-token-ca-cert-hash, which kubeadm token create --print-join-command prints; or %s", c.kubeadm.Discovery().Endpoint, byFlags)
 	case !reachable:
 		return errors.New("the settings are not known: " + byFlags + ", or have them come from the cluster, by --config join.yaml or the endpoint, --token and --discovery-token-ca-cert-hash of kubeadm join")
 	case strings.Contains(source.Kubeconfig, "://"):
 		c.warn("discovery.file is a URL: the settings are not read from the cluster; --kubeconfig names a file to read them with")
 		return nil
 	}
-	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // client-go logs what it returns as an error, too
 	read := c.read
 	switch {
 	case read == nil && mode:

@@ -331,7 +331,8 @@ func (p *program) shared(loaded *config.Loaded) join.Handout {
 }
 
 // publish has the leader keep what nodes that join need. That is for those that run as static pods, with the kubeconfig of the
-// node's administrator: a DaemonSet comes to new nodes by itself, and its ServiceAccount has no right to do it.
+// node's administrator: a DaemonSet comes to new nodes by itself, and its ServiceAccount has no right to do it. With a
+// kubeconfig it does so, too: nothing tells it that it is one, and nobody is harmed.
 func (w *wiring) publish() (*join.Publisher, error) {
 	client, err := w.access.Clientset("settings for nodes that join", clientQPS, clientBurst)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/klog/v2"
 
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/kube"
@@ -41,7 +40,6 @@ func (p *program) outlook(cmd *cobra.Command) (*outlook, error) {
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
-	klog.SetSlogLogger(log) // client-go logs what it returns as an error, too
 	o := &outlook{c: loaded.Config}
 	o.network, o.netErr = vip.NewNetlink()
 	var nodeAddrs func() []netip.Addr

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os/signal"
 	"runtime/debug"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 
 	"kube-vip.io/kube-vip/pkg/config"
 	"kube-vip.io/kube-vip/pkg/join"
@@ -41,6 +43,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if !ok {
 		info = &debug.BuildInfo{}
 	}
+	// client-go logs by klog, which has one logger for the process, what it returns as an error, too. The manager gives it its own.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	p := &program{environ: environ, stdout: stdout, stderr: stderr, build: builtFrom(info)}
 	return p.execute(ctx, args)
 }
