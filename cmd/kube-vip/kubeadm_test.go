@@ -45,6 +45,7 @@ func (calm) Sysctl(string) (string, error)                             { return 
 func (calm) Listeners() ([]preflight.Listener, error)                  { return nil, nil }
 func (c calm) Processes() ([]string, error)                            { return c.processes, nil }
 func (c calm) Manifests(string) (map[string]preflight.Manifest, error) { return c.manifests, nil }
+func (calm) File(string) error                                         { return fs.ErrNotExist }
 func (calm) Writable(string) error                                     { return nil }
 func (calm) Lacks() ([]string, error)                                  { return nil, nil }
 
@@ -87,9 +88,11 @@ func TestKubeadmLooksFirst(t *testing.T) {
 			stderr: []string{"warning  address       " + stranger + ": kube-vip runs here already", "FILE is written"}},
 		"another address, and a stranger has it": {host: calm{mac: mac, processes: []string{"kube-vip"}, manifests: map[string]preflight.Manifest{"kube-vip.yaml": {Addresses: []string{"192.0.2.9"}}}}, args: "init --config testdata/docs/kubeadm.yaml --arp", fails: true,
 			stderr: []string{"error    address       " + stranger + ", and the kube-vip that runs here has 192.0.2.9 instead\n", fmt.Sprintf(refused, "address")}},
-		"IPVS and Services":  {args: "init --config " + ipvs + " --arp --services", fails: true, stderr: []string{"error    kube-proxy    KubeProxyConfiguration says mode: ipvs", "write ipvs: {strictARP: true}", fmt.Sprintf(refused, "kube-proxy")}},
-		"IPVS, no Services":  {args: "init --config " + ipvs + " --arp", stderr: []string{written}},
-		"settings are wrong": {host: calm{mac: mac}, args: "init --config testdata/docs/kubeadm.yaml", fails: true, stderr: []string{"error: nothing announces the VIP"}},
+		"IPVS and Services":                    {args: "init --config " + ipvs + " --arp --services", fails: true, stderr: []string{"error    kube-proxy    KubeProxyConfiguration says mode: ipvs", "write ipvs: {strictARP: true}", fmt.Sprintf(refused, "kube-proxy")}},
+		"IPVS, no Services":                    {args: "init --config " + ipvs + " --arp", stderr: []string{written}},
+		"a file is missing":                    {args: "init --config testdata/docs/kubeadm.yaml --arp --controlPlaneHealthCheckCAPath /srv/ca.crt", stderr: []string{"warning  manifest      --controlPlaneHealthCheckCAPath is /srv/ca.crt: ", "FILE is written; 7 checks"}},
+		"a file is missing that kubeadm makes": {args: "init --config testdata/docs/kubeadm.yaml --arp --controlPlaneHealthCheckCAPath /etc/kubernetes/pki/ca.crt", stderr: []string{written + "\n"}},
+		"settings are wrong":                   {host: calm{mac: mac}, args: "init --config testdata/docs/kubeadm.yaml", fails: true, stderr: []string{"error: nothing announces the VIP"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "kube-vip.yaml")

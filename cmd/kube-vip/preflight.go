@@ -12,12 +12,16 @@ import (
 
 	"kube-vip.io/kube-vip/pkg/arp"
 	"kube-vip.io/kube-vip/pkg/config"
+	"kube-vip.io/kube-vip/pkg/kube"
 	"kube-vip.io/kube-vip/pkg/preflight"
 	"kube-vip.io/kube-vip/pkg/vip"
 )
 
 // defaultManifest is where the documentation has the manifest of the static pod written.
 const defaultManifest = "/etc/kubernetes/manifests/kube-vip.yaml"
+
+// clusterCA is the certificate authority that kubeadm makes, or copies to a node that joins.
+const clusterCA = "/etc/kubernetes/pki/ca.crt"
 
 // preflightCommand is `kube-vip preflight`: what would keep kube-vip from its work here.
 func (p *program) preflightCommand() *cobra.Command {
@@ -108,7 +112,10 @@ func (g *generator) flight(loaded *config.Loaded, join bool, file string) prefli
 	c := loaded.Config
 	p := preflight.Plan{
 		Addresses: literal(c.ControlPlane.Addresses), Placement: planePlacement(c), Routed: c.BGP.Enable, Services: c.Services.Enable,
-		Port: c.ControlPlane.Port, Ports: map[string]netip.AddrPort{}, Join: join, Manifest: file,
+		Port: c.ControlPlane.Port, Ports: map[string]netip.AddrPort{}, Join: join, Manifest: file, Files: map[string]string{},
+	}
+	if ca := c.ControlPlane.Health.CAPath; ca != "" && ca != clusterCA && !strings.HasPrefix(ca, kube.DefaultInClusterDir) {
+		p.Files[loaded.Spelt("controlPlaneHealthCheckCAPath")] = ca
 	}
 	if g.kubeadm != nil {
 		proxy := g.kubeadm.Proxy()

@@ -258,16 +258,29 @@ func manifestOf(text []byte) (m Manifest) {
 	return m
 }
 
-// Writable implements Host.
-func (m Machine) Writable(dir string) error {
-	info, err := os.Stat(dir)
+// File implements Host.
+func (m Machine) File(path string) error {
+	return isThere(path, fs.FileMode.IsRegular, "a regular file")
+}
+
+// isThere says why what is at a path is not of a kind.
+func isThere(path string, is func(fs.FileMode) bool, kind string) error {
+	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("it is not there")
 	case err != nil:
 		return err
-	case !info.IsDir():
-		return errors.New("it is not a directory")
+	case !is(info.Mode()):
+		return errors.New("it is not " + kind)
+	}
+	return nil
+}
+
+// Writable implements Host.
+func (m Machine) Writable(dir string) error {
+	if err := isThere(dir, fs.FileMode.IsDir, "a directory"); err != nil {
+		return err
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return err

@@ -117,6 +117,14 @@ func TestManifests(t *testing.T) {
 	if err := (Machine{}).Writable(dir); err != nil {
 		t.Errorf("%s: %v", dir, err)
 	}
+	if err := (Machine{}).File(filepath.Join(dir, "pod.yaml")); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]string{filepath.Join(dir, "none"): "it is not there", dir: "it is not a regular file"} {
+		if err := (Machine{}).File(path); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
 	for path, want := range map[string]string{filepath.Join(dir, "none"): "it is not there", filepath.Join(dir, "pod.yaml"): "it is not a directory"} {
 		if err := (Machine{}).Writable(path); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", path, err, want)

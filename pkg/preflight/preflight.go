@@ -52,6 +52,8 @@ type Plan struct {
 	Join bool
 	// Manifest is the file to be written; empty for none.
 	Manifest string
+	// Files are those of this machine that the pod mounts, by the setting that says so, and are there before kubeadm has run.
+	Files map[string]string
 	// Proxy is the kube-proxy that the cluster is to have, as far as that is known.
 	Proxy Proxy
 }
@@ -91,6 +93,8 @@ type Host interface {
 	Processes() ([]string, error)
 	// Manifests are the files in a directory, by name.
 	Manifests(dir string) (map[string]Manifest, error)
+	// File says why a file is none; nil when it is a regular one.
+	File(path string) error
 	// Writable says why no file can be made in a directory; nil when one can.
 	Writable(dir string) error
 	// Lacks are the capabilities that this process does not have, of those that kube-vip needs.
@@ -400,7 +404,15 @@ func (r *run) manifest() {
 		r.say("manifest", Error, fmt.Sprintf("no file can be made in %s: %s", dir, err), "run this as root; kubeadm makes the directory, and so does mkdir -p "+dir)
 		return
 	}
-	r.say("manifest", OK, r.Manifest+" can be written", "")
+	before := len(r.found)
+	for _, setting := range slices.Sorted(maps.Keys(r.Files)) {
+		if err := r.host.File(r.Files[setting]); err != nil {
+			r.say("manifest", Warning, fmt.Sprintf("%s is %s: %s, and the kubelet does not start the pod until it is there", setting, r.Files[setting], err), "put the file there, or name another")
+		}
+	}
+	if len(r.found) == before {
+		r.say("manifest", OK, r.Manifest+" can be written", "")
+	}
 }
 
 // rivals are programs that hold addresses, by the name of a process or of an image.

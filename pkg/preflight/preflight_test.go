@@ -28,6 +28,7 @@ type machine struct {
 	manifests map[string]Manifest
 	unread    error
 	barred    error
+	files     []string
 	lacks     []string
 }
 
@@ -69,8 +70,16 @@ func (m machine) Listeners() (list []Listener, err error) {
 
 func (m machine) Processes() ([]string, error)                  { return m.processes, nil }
 func (m machine) Manifests(string) (map[string]Manifest, error) { return m.manifests, m.unread }
-func (m machine) Writable(string) error                         { return m.barred }
-func (m machine) Lacks() ([]string, error)                      { return m.lacks, nil }
+
+func (m machine) File(path string) error {
+	if !slices.Contains(m.files, path) {
+		return errors.New("it is not there")
+	}
+	return nil
+}
+
+func (m machine) Writable(string) error    { return m.barred }
+func (m machine) Lacks() ([]string, error) { return m.lacks, nil }
 
 // eth0 has the nodes' network.
 func eth0() []vip.Link {
@@ -120,7 +129,8 @@ func TestRun(t *testing.T) {
 		"an API server":                 {plan: Plan{Port: 6443}, host: machine{listeners: []string{"[::]:6443"}}, want: []string{"warning port somebody listens on [::]:6443 already"}},
 		"a port of ours": {plan: Plan{Ports: ours},
 			host: machine{listeners: []string{"127.0.0.2:29112", "0.0.0.0:2112"}}, want: []string{"error port --prometheusHTTPServer is 127.0.0.1:2112, and somebody listens on 0.0.0.0:2112 already"}},
-		"no directory": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{barred: errors.New("it is not there")}, want: []string{"error manifest no file can be made in /m: it is not there"}},
+		"no directory":      {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{barred: errors.New("it is not there")}, want: []string{"error manifest no file can be made in /m: it is not there"}},
+		"a file is missing": {plan: Plan{Manifest: "/m/kube-vip.yaml", Files: map[string]string{"--a": "/a", "--b": "/b"}}, host: machine{files: []string{"/a"}}, want: []string{"warning manifest --b is /b: it is not there, and the kubelet does not start"}},
 		"another kube-vip": {plan: Plan{Manifest: "/m/kube-vip.yaml"}, host: machine{processes: []string{"kube-vip"}, manifests: map[string]Manifest{"vip.yaml": {Images: []string{"ghcr.io/kube-vip/kube-vip:v1"}}, "etcd.yaml": {Images: []string{"etcd"}}}},
 			want: []string{"error others /m/vip.yaml runs kube-vip (ghcr.io/kube-vip/kube-vip:v1)"}},
 		"again, here is the address": {plan: Plan{Addresses: addrs("10.0.0.10"), Join: true, Port: 6443, Ports: ours},
