@@ -184,7 +184,11 @@ func (c *cluster) stepDestroy(t *testing.T) {
 	next := c.holder(t)
 	t.Logf("%s was destroyed; %s has the VIP after %s", holder, next, time.Since(begin).Round(10*time.Millisecond))
 	c.serves(t, view)
-	c.report.requests(c.name(), "a machine is destroyed, the holder", "≤ 6.50 s", view.end(t, "a machine is destroyed", failover))
+	limit := failover
+	if testing.Short() { // beside whatever else this machine does; the long form is for the bound
+		limit *= 2
+	}
+	c.report.requests(c.name(), "a machine is destroyed, the holder", "≤ 6.50 s", view.end(t, "a machine is destroyed", limit))
 	for _, v := range c.VIPs {
 		if has, err := next.Has(v); err != nil || !has {
 			t.Errorf("%s is on %s: %t, %v", v, next, has, err)
