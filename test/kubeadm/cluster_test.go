@@ -115,9 +115,8 @@ func newCluster(t *testing.T, f lab.Family, machines int, r release, p parts, fi
 	begin := time.Now()
 	c.pack(t, r)
 	t.Logf("images of %s packed in %s", r.version, time.Since(begin).Round(time.Millisecond))
-	for i, n := range c.Nodes {
-		m := newMachine(t, c.Lab, n, i+1, r, c.parts)
-		c.machines = append(c.machines, m)
+	for _, n := range c.Nodes {
+		c.machines = append(c.machines, newMachine(t, c.Lab, n, r, c.parts))
 	}
 	c.load(t)
 	c.route(t)
@@ -128,16 +127,22 @@ func newCluster(t *testing.T, f lab.Family, machines int, r release, p parts, fi
 // sweep removes control groups of tests that were killed, whose processes have died with them.
 func sweep() error {
 	var errs []error
-	for depth := "*"; strings.Count(depth, "/") < 4; depth += "/*" {
-		found, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", depth, "kv[0-9]*-[0-9]*-cp[0-9]"))
-		for _, group := range found {
-			pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(group), "kv"), "-")
-			if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, removeGroups(group))
-			}
+	for _, group := range groups("kv[0-9]*-[0-9]*-cp[0-9]") {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(group), "kv"), "-")
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, removeGroups(group))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// groups are the control groups whose names match, as far down as machines have them.
+func groups(pattern string) (list []string) {
+	for depth := "*"; strings.Count(depth, "/") < 4; depth += "/*" {
+		found, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", depth, pattern)) // the pattern is a good one
+		list = append(list, found...)
+	}
+	return list
 }
 
 // leftovers are what is there of the machines when they and the lab are gone: files, control groups, networks, processes.
@@ -145,16 +150,15 @@ func (c *cluster) leftovers() (list []string) {
 	if c.Lab == nil {
 		return nil
 	}
-	there := func(pattern string) {
-		found, _ := filepath.Glob(pattern) // the pattern is a good one
-		list = append(list, found...)
+	there := func(path string) {
+		if _, err := os.Lstat(path); err == nil {
+			list = append(list, path)
+		}
 	}
 	there(c.Dir)
 	for _, m := range c.machines {
 		there("/run/netns/" + m.Netns)
-		for depth := "*"; strings.Count(depth, "/") < 4; depth += "/*" {
-			there(filepath.Join("/sys/fs/cgroup", depth, m.group()))
-		}
+		list = append(list, groups(m.Netns)...)
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	for _, file := range processes {
@@ -244,7 +248,7 @@ func (c *cluster) route(t *testing.T) {
 			if m.Host == h {
 				continue
 			}
-			for i, p := range m.podRanges() {
+			for i, p := range m.PodCIDRs() {
 				if _, err := h.Run(t.Context(), "ip", "route", "replace", p.String(), "via", m.Addrs[i].Addr().String()); err != nil {
 					t.Fatal(err)
 				}
@@ -269,19 +273,6 @@ func (c *cluster) vips() string {
 	var list []string
 	for _, v := range c.VIPs {
 		list = append(list, v.String())
-	}
-	return strings.Join(list, ",")
-}
-
-// perFamily are the values of the cluster's families.
-func (c *cluster) perFamily(v4, v6 string) string {
-	var list []string
-	for _, p := range c.machines[0].Addrs {
-		if p.Addr().Is4() {
-			list = append(list, v4)
-		} else {
-			list = append(list, v6)
-		}
 	}
 	return strings.Join(list, ",")
 }
@@ -321,7 +312,7 @@ apiServer:
   certSANs: [%s]
 dns:
   disabled: true
-`, m.Addr(), c.registration(m), c.release.version, c.perFamily("10.244.0.0/16", "fd00:10:244::/56"), c.perFamily("10.96.0.0/16", "fd00:10:96::/112"),
+`, m.Addr(), c.registration(m), c.release.version, c.PodSubnets(), c.ServiceSubnets(),
 		strings.Join(sans, ", "))
 	if endpoint != "" {
 		config += fmt.Sprintf("controlPlaneEndpoint: %q\n", endpoint)
@@ -362,10 +353,10 @@ controlPlane:
 }
 
 // init makes the first machine the cluster's first node, with the manifest there before, and returns how long kubeadm took.
-func (c *cluster) init(t *testing.T, m *machine, flags string) time.Duration {
+func (c *cluster) init(t *testing.T, m *machine) time.Duration {
 	t.Helper()
 	m.write(t, "/etc/kubernetes/kubeadm.yaml", c.initConfig(m, c.endpoint().String()))
-	m.must(t, "kube-vip kubeadm init --config /etc/kubernetes/kubeadm.yaml --address "+c.vips()+" "+flags+" --output "+manifest)
+	m.must(t, "kube-vip kubeadm init --config /etc/kubernetes/kubeadm.yaml --address "+c.vips()+" --arp --output "+manifest)
 	begin := time.Now()
 	out := m.must(t, "kubeadm init --config /etc/kubernetes/kubeadm.yaml --upload-certs")
 	took := time.Since(begin)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,16 +23,15 @@ import (
 type machine struct {
 	*lab.Node
 	folder string
-	number int
 	net    string // the network namespace, as the links in /proc name it
 	os     *lab.Process
 	pid    int // of the machine's process 1, as this machine has it
 }
 
 // newMachine installs the machine's disk and boots it.
-func newMachine(t *testing.T, l *lab.Lab, n *lab.Node, number int, r release, p parts) *machine {
+func newMachine(t *testing.T, l *lab.Lab, n *lab.Node, r release, p parts) *machine {
 	t.Helper()
-	m := &machine{Node: n, folder: filepath.Join(l.Dir, n.Name), number: number}
+	m := &machine{Node: n, folder: filepath.Join(l.Dir, n.Name)}
 	t.Cleanup(func() {
 		if err := m.off(); err != nil {
 			t.Errorf("switch %s off: %v", m, err)
@@ -78,7 +76,7 @@ sandbox = "` + sandboxImage + `"
 // network is how pods are connected: a bridge on each machine, with a part of the pods' network.
 func (m *machine) network() string {
 	var ranges, routes []string
-	for _, p := range m.podRanges() {
+	for _, p := range m.PodCIDRs() {
 		ranges = append(ranges, fmt.Sprintf(`[{"subnet": %q}]`, p))
 		all := "0.0.0.0/0"
 		if p.Addr().Is6() {
@@ -91,19 +89,6 @@ func (m *machine) network() string {
    "ipam": {"type": "host-local", "ranges": [%s], "routes": [%s]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 `, strings.Join(ranges, ", "), strings.Join(routes, ", "))
-}
-
-// podRanges are the machine's parts of the pods' networks, a family each.
-func (m *machine) podRanges() []netip.Prefix {
-	var list []netip.Prefix
-	for _, a := range m.Addrs {
-		text := fmt.Sprintf("10.244.%d.0/24", m.number)
-		if a.Addr().Is6() {
-			text = fmt.Sprintf("fd00:10:244:%x::/64", m.number)
-		}
-		list = append(list, netip.MustParsePrefix(text))
-	}
-	return list
 }
 
 // disk is where the machine's file is on this machine; for what init.sh does not keep elsewhere.
@@ -175,9 +160,6 @@ func (m *machine) link(t *testing.T, from, to string) {
 	}
 }
 
-// group is the name of the machine's control groups.
-func (m *machine) group() string { return strings.TrimSuffix(m.Netns, "-") }
-
 // on boots the machine and returns when containerd answers. Its interface is there and up.
 func (m *machine) on(t *testing.T) {
 	t.Helper()
@@ -190,7 +172,7 @@ func (m *machine) on(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	m.os, err = m.Spawn(lab.Spec{Path: "bash", Args: []string{filepath.Join(scripts, "boot.sh"), m.folder, m.group(), m.Name}, Out: log})
+	m.os, err = m.Spawn(lab.Spec{Path: "bash", Args: []string{filepath.Join(scripts, "boot.sh"), m.folder, m.Netns, m.Name}, Out: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +226,7 @@ func (m *machine) off() error {
 	return m.ungroup()
 }
 
-// ungroup removes the machine's control groups, which go when the last process in them has ended.
+// ungroup removes the machine's control groups, which are called as its network is, and go when the last process in them has ended.
 func (m *machine) ungroup() error {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -257,7 +239,7 @@ func (m *machine) ungroup() error {
 		if fields[1] == "" {
 			continue // cgroup2
 		}
-		top := filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(fields[1], "name="), fields[2], m.group())
+		top := filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(fields[1], "name="), fields[2], m.Netns)
 		var last error
 		err := lab.Wait(ctx, "the control group "+top+" is empty", func() (bool, error) {
 			last = removeGroups(top)

@@ -122,7 +122,7 @@ func (c *cluster) stepFirst(t *testing.T) {
 
 // stepInit makes the first node.
 func (c *cluster) stepInit(t *testing.T) {
-	t.Logf("kubeadm init took %s", c.init(t, c.machines[0], "--arp").Round(100*time.Millisecond))
+	t.Logf("kubeadm init took %s", c.init(t, c.machines[0]).Round(100*time.Millisecond))
 	c.held(t)
 }
 
@@ -553,7 +553,7 @@ func initCost(t *testing.T, p parts, r *report) {
 		m.must(t, "kubeadm init --config /etc/kubernetes/kubeadm.yaml --upload-certs")
 		return time.Since(begin)
 	}
-	vip := func() time.Duration { return c.init(t, m, "--arp") }
+	vip := func() time.Duration { return c.init(t, m) }
 	took := map[bool][]time.Duration{}
 	for i := range 2*rounds + 1 {
 		withVIP := i%4 == 0 || i%4 == 3 // neither is always the one after the other

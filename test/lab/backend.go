@@ -21,7 +21,7 @@ const BackendPort = 8080
 // podHost is the number of a node's first pod in its podCIDR; number 1 is the node itself.
 const podHost = 2
 
-// A Backend is a pod that serves: a host of its own behind a node, with an address out of each of the node's podCIDRs.
+// A Backend is a pod that serves: a host of its own behind a node, with an address out of each of the node's PodCIDRs.
 // It answers on its ports, by TCP (HTTP) and by UDP, with an Answer. Its Addrs are host prefixes.
 type Backend struct {
 	*Host
@@ -60,7 +60,7 @@ func (n *Node) RunBackend(ctx context.Context, name string, ports ...uint16) (*B
 	n.mu.Unlock()
 	b.port = fmt.Sprintf("veth%d", host)
 	b.MAC = net.HardwareAddr{0x02, 0, 0x0a, 0xf4, byte(n.number), byte(host)}
-	for _, p := range n.podCIDRs() {
+	for _, p := range n.PodCIDRs() {
 		addr := nth(p, host)
 		b.Addrs = append(b.Addrs, netip.PrefixFrom(addr, addr.BitLen()))
 	}
@@ -172,7 +172,7 @@ func (b *Backend) plug() error {
 	if err := b.handle.LinkSetUp(end); err != nil {
 		return fmt.Errorf("set %s up on %s: %w", b.Link, b.Name, err)
 	}
-	for i, p := range n.podCIDRs() {
+	for i, p := range n.PodCIDRs() {
 		node := nth(p, 1)
 		gateway := netip.PrefixFrom(node, node.BitLen())
 		if err := n.AddAddress(b.port, gateway); err != nil {

@@ -28,7 +28,7 @@ import (
 // apiPort is where every API server listens.
 const apiPort = 6443
 
-// The cluster's own networks. Each node has a part of the pods' (Node.podCIDRs), for its backends.
+// The cluster's own networks. Each node has a part of the pods' (Node.PodCIDRs), for its backends.
 const (
 	serviceSubnet4 = "10.96.0.0/16"
 	serviceSubnet6 = "fd00:10:96::/112"
@@ -288,7 +288,7 @@ etcd:
     endpoints: ["http://127.0.0.1:2379"]
 apiServer:
   certSANs:
-`, n.Addr(), apiPort, n.Name, version, n.Path("/etc/kubernetes/pki"), algorithm, l.perFamily(serviceSubnet4, serviceSubnet6), l.perFamily(podSubnet4, podSubnet6))
+`, n.Addr(), apiPort, n.Name, version, n.Path("/etc/kubernetes/pki"), algorithm, l.ServiceSubnets(), l.PodSubnets())
 	slices.Sort(sans)
 	for _, s := range slices.Compact(sans) {
 		fmt.Fprintf(&b, "  - %q\n", s)
@@ -298,6 +298,12 @@ apiServer:
 	}
 	return b.String()
 }
+
+// ServiceSubnets are the cluster's networks of Services, as flags and configurations have them.
+func (l *Lab) ServiceSubnets() string { return l.perFamily(serviceSubnet4, serviceSubnet6) }
+
+// PodSubnets are the cluster's networks of pods, likewise.
+func (l *Lab) PodSubnets() string { return l.perFamily(podSubnet4, podSubnet6) }
 
 func (l *Lab) perFamily(v4, v6 string) string {
 	return strings.Join(choose(l.opts.Family, v4, v6), ",")
@@ -344,7 +350,7 @@ func (l *Lab) apiServer(n *Node) *Server {
 			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file=" + pki + "/sa.pub", "--service-account-signing-key-file=" + pki + "/sa.key",
-			"--service-cluster-ip-range=" + l.perFamily(serviceSubnet4, serviceSubnet6),
+			"--service-cluster-ip-range=" + l.ServiceSubnets(),
 		},
 		ready: n.apiReady,
 	}
@@ -490,7 +496,7 @@ func (n *Node) object() *corev1.Node {
 		node.Labels, node.Spec.Taints = maps.Clone(labels), nil
 		node.Labels[corev1.LabelHostname] = n.Name
 	}
-	for _, p := range n.podCIDRs() {
+	for _, p := range n.PodCIDRs() {
 		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, p.String())
 	}
 	node.Spec.PodCIDR = node.Spec.PodCIDRs[0]

@@ -27,6 +27,7 @@
 //	Lab.Kube() (kubernetes.Interface, error)              // super-admin, at the first node whose API server is ready
 //	Lab.Config(host, server) *rest.Config                 // super-admin, dialled from that host's namespace
 //	Lab.CA() []byte, Lab.BindClusterAdmins(ctx) error, Lab.Logs() string
+//	Lab.ServiceSubnets(), .PodSubnets() string, Node.PodCIDRs() []netip.Prefix
 //	Lab.Adopt(kubeconfig) error                           // a cluster that the test made on nodes without one (NoCluster)
 //	Lab.Holders(vip) ([]*Node, error)                     // nodes that are up and have the address on a link
 //	Lab.WaitHolder(ctx, vip) (*Node, error)               // until exactly one of them

@@ -32,7 +32,7 @@ func (l *Lab) kubeProxy(n *Node) *Server {
 		args: []string{
 			"--hostname-override=" + n.Name, "--proxy-mode=nftables",
 			"--kubeconfig=" + l.Nodes[0].Path("/etc/kubernetes/super-admin.conf"), "--master=https://" + n.apiAddr().String(),
-			"--cluster-cidr=" + l.perFamily(podSubnet4, podSubnet6),
+			"--cluster-cidr=" + l.PodSubnets(),
 			"--healthz-bind-address=" + proxyHealth, "--metrics-bind-address=" + proxyMetrics,
 			"--conntrack-max-per-core=0", "--conntrack-min=0",
 			"--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
@@ -69,8 +69,8 @@ func (l *Lab) startProxies(ctx context.Context) error {
 	return nil
 }
 
-// podCIDRs are the node's parts of the pods' networks, as kube-controller-manager would give them out.
-func (n *Node) podCIDRs() []netip.Prefix {
+// PodCIDRs are the node's parts of the pods' networks, as kube-controller-manager would give them out.
+func (n *Node) PodCIDRs() []netip.Prefix {
 	return choose(n.lab.opts.Family,
 		netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", n.number)),
 		netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%x::/64", n.number)))
@@ -97,7 +97,7 @@ func (n *Node) routePods() error {
 		if other == n {
 			continue
 		}
-		for i, p := range other.podCIDRs() {
+		for i, p := range other.PodCIDRs() {
 			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(p), Gw: other.Addrs[i].Addr().AsSlice()}
 			if err := n.handle.RouteReplace(route); err != nil {
 				return fmt.Errorf("route %s by %s on %s: %w", p, other.Name, n.Name, err)

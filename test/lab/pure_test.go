@@ -340,7 +340,7 @@ func TestPodCIDRs(t *testing.T) {
 	} {
 		n := newNode(&Host{lab: &Lab{opts: Options{Family: tt.family}}}, tt.number)
 		var cidrs, hosts []string
-		for _, p := range n.podCIDRs() {
+		for _, p := range n.PodCIDRs() {
 			cidrs, hosts = append(cidrs, p.String()), append(hosts, nth(p, podHost).String())
 			for _, all := range []string{podSubnet4, podSubnet6} {
 				if all := netip.MustParsePrefix(all); all.Addr().Is4() == p.Addr().Is4() && !all.Contains(p.Addr()) {
